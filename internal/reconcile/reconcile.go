@@ -1,0 +1,566 @@
+// Package reconcile decides what to do about controllers: it compares the
+// ones that are wanted with the ones that the kernel has, and names the next
+// operations. It is a plain data structure: no goroutines, no clock, no
+// system calls. A daemon's loop owns an [Engine], tells it what changed, and
+// carries out what [Engine.Next] returns.
+//
+// The contract:
+//
+//   - Level-triggered. A decision looks at what is wanted and at the last
+//     observation of the kernel, never at the event that led to it. Repeating
+//     any call changes nothing.
+//   - One operation per controller at a time. What happens meanwhile is looked
+//     at when the operation's result arrives.
+//   - Nothing is connected before the kernel has been observed completely once,
+//     because an existing connection must be adopted and not doubled.
+//   - Nothing is disconnected but by [Engine.Unwant], the caller's word that
+//     there is positive evidence, and never while another wanted controller
+//     uses the same device.
+//   - Each call costs time in the controllers that it concerns; only
+//     [Engine.ObserveAll] and [Engine.All] look at all of them.
+package reconcile
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+	"time"
+
+	"github.com/nvme-stas/stas/internal/tid"
+)
+
+// OpKind is what an operation does.
+type OpKind uint8
+
+// The kinds of operation.
+const (
+	None       OpKind = iota
+	Connect           // create the connection
+	Disconnect        // delete the device
+	Work              // use the live device: read the log page of a discovery controller
+)
+
+func (k OpKind) String() string {
+	return [...]string{"none", "connect", "disconnect", "work"}[k]
+}
+
+// Op is an operation to carry out. The daemon reports its end with
+// [Engine.Done], whatever the outcome.
+type Op[P any] struct {
+	Kind   OpKind
+	TID    tid.TID
+	Params P      // as last given to Want
+	Device string // of Disconnect and Work
+	// Seen is the device as last observed. Its number may have been given to
+	// another controller since, so look again before acting on it.
+	Seen Observed
+}
+
+// EventKind tells what became of a controller.
+type EventKind uint8
+
+// The kinds of event.
+const (
+	Connected        EventKind = iota // by us
+	Adopted                           // the kernel had it already
+	Lost                              // the kernel removed it, or somebody else did
+	ConnectFailed                     // Err, tried again later
+	Disconnected                      // by us
+	DisconnectFailed                  // Err, tried again later
+	WorkFailed                        // Err, tried again later
+	Released                          // no longer wanted, connection left alone
+)
+
+// Event reports a change to the daemon, which logs and publishes it.
+type Event struct {
+	Kind    EventKind
+	TID     tid.TID
+	Device  string
+	Err     error
+	Attempt int           // of a failure: the first has number 1
+	Retry   time.Duration // of a failure: time until the next attempt
+}
+
+// Config sets what differs between daemons.
+type Config struct {
+	Kind  tid.Kind // what is wanted: discovery or I/O controllers
+	Limit map[OpKind]int
+	// Backoff gives the pause after the nth failure in a row, n from 1.
+	Backoff func(n int) time.Duration
+	// AfterLoss is the pause before a lost controller is connected again.
+	AfterLoss time.Duration
+	// Work asks for a Work operation after each time a device is taken up.
+	Work bool
+	// Notify is called for each event, from within Engine methods. It must not
+	// call back into the Engine.
+	Notify func(Event)
+}
+
+// Engine holds the state of all controllers of one daemon.
+type Engine[P any] struct {
+	cfg      Config
+	ctrls    map[tid.TID]*ctrl[P]
+	index    tid.Index
+	ifaces   tid.Ifaces
+	devices  map[string]*device[P]
+	seen     map[string]uint64 // newest observation of each name, gone ones included
+	complete bool              // the kernel has been observed completely
+
+	queue   [Work + 1][]*ctrl[P] // ready for an operation, first in first out
+	running [Work + 1]int
+	timers  timerHeap[P]
+	order   uint64
+}
+
+// Observed is a controller as sysfs showed it.
+type Observed struct {
+	tid.Existing
+	Live bool // can be opened and worked with
+}
+
+// SameConnection reports whether two observations under one name are of the
+// same connection. The source address does not count, because it is shown
+// only while the connection is up, nor does what Identify tells later.
+func (o Observed) SameConnection(other Observed) bool {
+	a, b := o.Existing, other.Existing
+	a.SrcAddr, a.Kind, a.Leaving = b.SrcAddr, b.Kind, b.Leaving
+	return a == b
+}
+
+// device is a controller that the kernel has, and who uses it.
+type device[P any] struct {
+	Observed
+	holders []*ctrl[P]
+}
+
+// ctrl is a controller that is wanted, or that is on its way out.
+type ctrl[P any] struct {
+	tid    tid.TID
+	order  uint64
+	params P
+	wanted bool
+	keep   bool // not wanted: leave the kernel's connection alone
+
+	device  string // "" while there is none
+	busy    OpKind
+	started time.Time
+	queued  OpKind
+	wake    time.Time // earliest timer set, zero if none
+
+	conn trial // connecting, or when not wanted, disconnecting
+	work trial
+	// workDue says that the device shall be worked on; it may become true
+	// again while Work runs.
+	workDue bool
+}
+
+// trial counts the attempts at one thing.
+type trial struct {
+	failures int
+	next     time.Time // not before
+	err      error     // of the last attempt
+}
+
+// New returns an empty engine.
+func New[P any](cfg Config) *Engine[P] {
+	return &Engine[P]{
+		cfg:     cfg,
+		ctrls:   make(map[tid.TID]*ctrl[P]),
+		devices: make(map[string]*device[P]),
+		seen:    make(map[string]uint64),
+	}
+}
+
+// Want says that a controller shall be connected, with these parameters. New
+// parameters apply from the next connect on.
+func (e *Engine[P]) Want(id tid.TID, params P, now time.Time) {
+	c := e.ctrls[id]
+	if c == nil {
+		e.order++
+		c = &ctrl[P]{tid: id, order: e.order, workDue: e.cfg.Work}
+		e.ctrls[id] = c
+	}
+	c.params = params
+	if !c.wanted {
+		c.wanted = true
+		c.conn = trial{}
+		e.evaluate(c, now)
+	}
+}
+
+// Unwant says that a controller is provably no longer wanted. Its connection
+// is deleted, or with keep, left to itself.
+func (e *Engine[P]) Unwant(id tid.TID, keep bool, now time.Time) {
+	c := e.ctrls[id]
+	if c == nil || !c.wanted {
+		return
+	}
+	c.wanted = false
+	c.keep = keep
+	c.conn = trial{}
+	e.evaluate(c, now)
+}
+
+// Wanted reports whether the controller is wanted.
+func (e *Engine[P]) Wanted(id tid.TID) bool {
+	c := e.ctrls[id]
+	return c != nil && c.wanted
+}
+
+// Kick makes the next attempt at a controller due at once: something has
+// changed that makes success likely.
+func (e *Engine[P]) Kick(id tid.TID, now time.Time) {
+	if c := e.ctrls[id]; c != nil {
+		c.conn.failures, c.conn.next = 0, time.Time{}
+		c.work.failures, c.work.next = 0, time.Time{}
+		e.evaluate(c, now)
+	}
+}
+
+// RequestWork asks for a Work operation on each controller that uses the
+// device. One that is running is followed by another.
+func (e *Engine[P]) RequestWork(name string, now time.Time) {
+	if d := e.devices[name]; d != nil {
+		for _, c := range d.holders {
+			c.workDue = true
+			c.work.failures, c.work.next = 0, time.Time{}
+			e.evaluate(c, now)
+		}
+	}
+}
+
+// SetIfaces tells the addresses of the host's network interfaces, which
+// decide whether an existing connection takes the path that is wanted.
+func (e *Engine[P]) SetIfaces(ifaces tid.Ifaces) { e.ifaces = ifaces }
+
+// Observe takes in one controller as sysfs showed it, or nil if it is not
+// there. seq is a number that was drawn before the attributes were read, from
+// a counter that only grows: a slow reader never overwrites newer knowledge.
+func (e *Engine[P]) Observe(name string, seq uint64, seen *Observed, now time.Time) {
+	if seq <= e.seen[name] {
+		return
+	}
+	e.seen[name] = seq
+	d := e.devices[name]
+	if seen == nil {
+		if d == nil {
+			return
+		}
+		e.index.Delete(name)
+		delete(e.devices, name)
+	} else {
+		e.index.Put(name, seen.Existing)
+		if d == nil {
+			e.devices[name] = &device[P]{Observed: *seen}
+			return
+		}
+		stays := d.SameConnection(*seen) && !seen.Leaving
+		d.Observed = *seen
+		if stays {
+			for _, c := range d.holders {
+				e.evaluate(c, now)
+			}
+			return
+		}
+	}
+	holders := d.holders
+	d.holders = nil
+	for _, c := range holders {
+		c.device = ""
+		if c.busy != Disconnect { // else Done tells
+			c.conn = trial{next: now.Add(e.cfg.AfterLoss)}
+			e.notify(Event{Kind: Lost, TID: c.tid, Device: name})
+		}
+		e.evaluate(c, now)
+	}
+}
+
+// ObserveAll takes in all controllers, read after seq was drawn. Every
+// controller is then looked at again, which repairs what a lost event broke.
+func (e *Engine[P]) ObserveAll(seq uint64, seen map[string]Observed, now time.Time) {
+	for name, x := range seen {
+		e.Observe(name, seq, &x, now)
+	}
+	for name := range e.devices {
+		if _, ok := seen[name]; !ok {
+			e.Observe(name, seq, nil, now)
+		}
+	}
+	e.complete = true
+	for _, c := range e.inOrder() {
+		e.evaluate(c, now)
+	}
+}
+
+// Done takes in the end of an operation. For a Connect that succeeded, device
+// is the new instance; what sysfs shows of it must have been observed before.
+func (e *Engine[P]) Done(op Op[P], device string, err error, now time.Time) {
+	c := e.ctrls[op.TID]
+	if c == nil || c.busy != op.Kind {
+		return // not ours; cannot happen as long as the daemon reports each end once
+	}
+	e.running[op.Kind]--
+	c.busy = None
+	switch {
+	case op.Kind == Work:
+		if err != nil {
+			e.failed(&c.work, WorkFailed, c, err, now)
+			c.workDue = true
+		} else {
+			c.work = trial{}
+		}
+	case op.Kind == Connect && err == nil:
+		if d := e.devices[device]; d != nil && !d.Leaving {
+			e.attach(c, device, Connected)
+		} else {
+			c.conn = trial{next: now.Add(e.cfg.AfterLoss)} // gone again already
+		}
+	case op.Kind == Connect:
+		if c.wanted {
+			e.failed(&c.conn, ConnectFailed, c, err, now)
+		}
+	case op.Kind == Disconnect && err == nil:
+		e.detach(c)
+		c.conn = trial{}
+		e.notify(Event{Kind: Disconnected, TID: c.tid, Device: op.Device})
+	case op.Kind == Disconnect:
+		e.failed(&c.conn, DisconnectFailed, c, err, now)
+	}
+	e.evaluate(c, now)
+}
+
+func (e *Engine[P]) failed(t *trial, kind EventKind, c *ctrl[P], err error, now time.Time) {
+	t.failures++
+	t.err = err
+	pause := e.cfg.Backoff(t.failures)
+	t.next = now.Add(pause)
+	e.notify(Event{Kind: kind, TID: c.tid, Device: c.device, Err: err, Attempt: t.failures, Retry: pause})
+}
+
+// decide names the operation that a controller needs now. If it needs one
+// later, it says when.
+func (e *Engine[P]) decide(c *ctrl[P], now time.Time) (kind OpKind, later time.Time) {
+	due := func(k OpKind, t trial) (OpKind, time.Time) {
+		if t.next.After(now) {
+			return None, t.next
+		}
+		return k, time.Time{}
+	}
+	switch {
+	case c.busy != None:
+		return None, time.Time{}
+	case !c.wanted:
+		if c.device == "" || c.keep || e.shared(c) {
+			return None, time.Time{}
+		}
+		return due(Disconnect, c.conn)
+	case c.device != "":
+		if c.workDue && e.devices[c.device].Live {
+			return due(Work, c.work)
+		}
+		return None, time.Time{}
+	case !e.complete:
+		return None, time.Time{}
+	}
+	return due(Connect, c.conn)
+}
+
+// evaluate looks at a controller and puts it where it belongs: into the queue
+// of its next operation, before a timer, or out of the engine.
+func (e *Engine[P]) evaluate(c *ctrl[P], now time.Time) {
+	if c.busy != None {
+		return
+	}
+	if c.device == "" && e.complete {
+		if name, ok := e.index.Find(c.tid, e.cfg.Kind, e.ifaces); ok {
+			e.attach(c, name, Adopted)
+		}
+	}
+	kind, later := e.decide(c, now)
+	switch {
+	case kind != None:
+		if c.queued != kind {
+			c.queued = kind
+			e.queue[kind] = append(e.queue[kind], c)
+		}
+	case !later.IsZero():
+		if c.wake.IsZero() || later.Before(c.wake) {
+			c.wake = later
+			heap.Push(&e.timers, timer[P]{later, c})
+		}
+	case !c.wanted && (e.complete || c.keep):
+		// Nothing is left to do. Before the kernel has been observed, it is not
+		// known whether there is a connection to delete.
+		name := c.device
+		e.detach(c)
+		delete(e.ctrls, c.tid)
+		if name != "" {
+			e.notify(Event{Kind: Released, TID: c.tid, Device: name})
+		}
+	}
+}
+
+// Next returns the operations to start now, and when to call again if nothing
+// else happens before (zero: not needed).
+func (e *Engine[P]) Next(now time.Time) (ops []Op[P], wake time.Time) {
+	for len(e.timers) > 0 && !e.timers[0].at.After(now) {
+		t := heap.Pop(&e.timers).(timer[P])
+		if t.c.wake.Equal(t.at) {
+			t.c.wake = time.Time{}
+			if e.ctrls[t.c.tid] == t.c {
+				e.evaluate(t.c, now)
+			}
+		}
+	}
+	for kind := Connect; kind <= Work; kind++ {
+		for len(e.queue[kind]) > 0 && e.running[kind] < e.cfg.Limit[kind] {
+			c := e.queue[kind][0]
+			e.queue[kind] = e.queue[kind][1:]
+			if c.queued != kind || e.ctrls[c.tid] != c {
+				continue // it went elsewhere while it waited
+			}
+			c.queued = None
+			if again, _ := e.decide(c, now); again != kind {
+				e.evaluate(c, now)
+				continue
+			}
+			c.busy, c.started = kind, now
+			if kind == Work {
+				c.workDue = false
+			}
+			e.running[kind]++
+			op := Op[P]{Kind: kind, TID: c.tid, Params: c.params, Device: c.device}
+			if d := e.devices[c.device]; d != nil {
+				op.Seen = d.Observed
+			}
+			ops = append(ops, op)
+		}
+	}
+	if len(e.timers) > 0 {
+		wake = e.timers[0].at
+	}
+	return ops, wake
+}
+
+func (e *Engine[P]) attach(c *ctrl[P], name string, how EventKind) {
+	e.detach(c)
+	c.device = name
+	c.conn = trial{}
+	c.work = trial{}
+	c.workDue = e.cfg.Work
+	d := e.devices[name]
+	d.holders = append(d.holders, c)
+	e.notify(Event{Kind: how, TID: c.tid, Device: name})
+}
+
+func (e *Engine[P]) detach(c *ctrl[P]) {
+	if d := e.devices[c.device]; d != nil {
+		d.holders = slices.DeleteFunc(d.holders, func(h *ctrl[P]) bool { return h == c })
+	}
+	c.device = ""
+}
+
+// shared reports whether another controller that is wanted, or whose
+// connection is to be kept, uses the same device.
+func (e *Engine[P]) shared(c *ctrl[P]) bool {
+	return slices.ContainsFunc(e.devices[c.device].holders, func(h *ctrl[P]) bool {
+		return h != c && (h.wanted || h.keep)
+	})
+}
+
+func (e *Engine[P]) notify(ev Event) {
+	if e.cfg.Notify != nil {
+		e.cfg.Notify(ev)
+	}
+}
+
+// Status is what the engine knows of one controller.
+type Status struct {
+	TID      tid.TID
+	Wanted   bool
+	Device   string // "" if there is none
+	Busy     OpKind
+	Started  time.Time // of the running operation
+	Failures int       // failed connects in a row
+	Next     time.Time // next connect attempt, zero if none is planned
+	Err      error     // of the last connect
+	Work     WorkStatus
+}
+
+// WorkStatus tells of a discovery controller's log page reading.
+type WorkStatus struct {
+	Failures int
+	Next     time.Time
+	Err      error
+}
+
+// Status returns what is known of a controller.
+func (e *Engine[P]) Status(id tid.TID) (Status, bool) {
+	c := e.ctrls[id]
+	if c == nil {
+		return Status{}, false
+	}
+	return c.status(), true
+}
+
+// All returns all controllers in the order in which they were first wanted,
+// including those that are being disconnected.
+func (e *Engine[P]) All() []Status {
+	all := make([]Status, 0, len(e.ctrls))
+	for _, c := range e.inOrder() {
+		all = append(all, c.status())
+	}
+	return all
+}
+
+// Len is the number of controllers.
+func (e *Engine[P]) Len() int { return len(e.ctrls) }
+
+// Idle reports that there is nothing to do: no operation runs, waits for its
+// turn or for its time.
+func (e *Engine[P]) Idle() bool {
+	for kind := range e.running {
+		if e.running[kind] > 0 || len(e.queue[kind]) > 0 {
+			return false
+		}
+	}
+	return len(e.timers) == 0
+}
+
+func (e *Engine[P]) inOrder() []*ctrl[P] {
+	all := make([]*ctrl[P], 0, len(e.ctrls))
+	for _, c := range e.ctrls {
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b *ctrl[P]) int { return cmp.Compare(a.order, b.order) })
+	return all
+}
+
+func (c *ctrl[P]) status() Status {
+	return Status{
+		TID: c.tid, Wanted: c.wanted, Device: c.device,
+		Busy: c.busy, Started: c.started,
+		Failures: c.conn.failures, Next: c.conn.next, Err: c.conn.err,
+		Work: WorkStatus{Failures: c.work.failures, Next: c.work.next, Err: c.work.err},
+	}
+}
+
+// timer wakes a controller up. One that was set again meanwhile is recognised
+// by its time and skipped.
+type timer[P any] struct {
+	at time.Time
+	c  *ctrl[P]
+}
+
+type timerHeap[P any] []timer[P]
+
+func (h timerHeap[P]) Len() int           { return len(h) }
+func (h timerHeap[P]) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h timerHeap[P]) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *timerHeap[P]) Push(x any)        { *h = append(*h, x.(timer[P])) }
+func (h *timerHeap[P]) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return last
+}

@@ -1,0 +1,513 @@
+package reconcile
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/nvme-stas/stas/internal/tid"
+)
+
+const hostNQN = "nqn.2014-08.org.nvmexpress:uuid:36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2"
+
+func subsystem(n int) tid.TID {
+	return tid.New(tid.TID{
+		Transport: "tcp", TrAddr: "10.0.0.1", TrSvcID: "4420",
+		SubsysNQN: fmt.Sprintf("nqn.2026-11.test:%d", n), HostNQN: hostNQN,
+	})
+}
+
+func existing(id tid.TID) Observed {
+	return Observed{Live: true, Existing: tid.Existing{
+		Transport: id.Transport, TrAddr: id.TrAddr, TrSvcID: id.TrSvcID,
+		SubsysNQN: id.SubsysNQN, HostNQN: id.HostNQN, Kind: tid.IO,
+	}}
+}
+
+// sim is a kernel as simple as it gets: a map of controllers. It carries out
+// an engine's operations when told to, and checks the engine's contract.
+type sim struct {
+	t       testing.TB
+	e       *Engine[string]
+	now     time.Time
+	seq     uint64
+	devices map[string]Observed
+	running []Op[string]
+	events  []Event
+	// mayGo holds the devices that Unwant has given up.
+	unwanted map[tid.TID]bool
+}
+
+func newSim(t testing.TB, cfg Config) *sim {
+	s := &sim{t: t, now: time.Unix(0, 0), devices: make(map[string]Observed), unwanted: make(map[tid.TID]bool)}
+	cfg.Kind = tid.IO
+	cfg.Limit = map[OpKind]int{Connect: 4, Disconnect: 8, Work: 8}
+	cfg.Backoff = func(n int) time.Duration { return time.Duration(n) * time.Second }
+	cfg.AfterLoss = time.Second
+	cfg.Notify = func(ev Event) { s.events = append(s.events, ev) }
+	s.e = New[string](cfg)
+	return s
+}
+
+func (s *sim) want(id tid.TID) {
+	delete(s.unwanted, id)
+	s.e.Want(id, "", s.now)
+}
+
+func (s *sim) unwant(id tid.TID) {
+	s.unwanted[id] = true
+	s.e.Unwant(id, false, s.now)
+}
+
+// start starts the operations that are due.
+func (s *sim) start() (wake time.Time) {
+	ops, wake := s.e.Next(s.now)
+	for _, op := range ops {
+		if slices.ContainsFunc(s.running, func(o Op[string]) bool { return o.TID == op.TID }) {
+			s.t.Fatalf("%v of %v although another operation runs", op.Kind, op.TID)
+		}
+		if op.Kind == Disconnect && !s.unwanted[op.TID] {
+			s.t.Fatalf("%v is disconnected although nobody gave it up", op.TID)
+		}
+		s.running = append(s.running, op)
+	}
+	return wake
+}
+
+// finish ends a running operation.
+func (s *sim) finish(i int, err error) {
+	op := s.running[i]
+	s.running = slices.Delete(s.running, i, i+1)
+	device := op.Device
+	if err == nil {
+		switch op.Kind {
+		case Connect:
+			device = s.add(existing(op.TID))
+		case Disconnect:
+			if d, ok := s.devices[device]; ok && op.Seen.SameConnection(d) {
+				delete(s.devices, device)
+			}
+		}
+	}
+	if device != "" {
+		s.observe(device)
+	}
+	s.e.Done(op, device, err, s.now)
+}
+
+func (s *sim) finishAll(err error) {
+	for len(s.running) > 0 {
+		s.finish(0, err)
+	}
+}
+
+func (s *sim) add(d Observed) string {
+	for n := 0; ; n++ {
+		name := "nvme" + strconv.Itoa(n)
+		if _, taken := s.devices[name]; !taken {
+			s.devices[name] = d
+			return name
+		}
+	}
+}
+
+func (s *sim) observe(name string) {
+	s.seq++
+	if d, ok := s.devices[name]; ok {
+		s.e.Observe(name, s.seq, &d, s.now)
+	} else {
+		s.e.Observe(name, s.seq, nil, s.now)
+	}
+}
+
+func (s *sim) pass() {
+	s.seq++
+	s.e.ObserveAll(s.seq, s.devices, s.now)
+}
+
+// settle lets time pass until nothing is left to do.
+func (s *sim) settle() {
+	for range 1000 {
+		wake := s.start()
+		if len(s.running) > 0 {
+			s.finishAll(nil)
+			continue
+		}
+		if wake.IsZero() {
+			return
+		}
+		s.now = wake
+	}
+	s.t.Fatal("the engine does not come to rest")
+}
+
+func (s *sim) kinds() (kinds []EventKind) {
+	for _, ev := range s.events {
+		kinds = append(kinds, ev.Kind)
+	}
+	s.events = nil
+	return kinds
+}
+
+func (s *sim) expect(kinds ...EventKind) {
+	s.t.Helper()
+	if got := s.kinds(); !slices.Equal(got, kinds) {
+		s.t.Errorf("events %v, want %v", got, kinds)
+	}
+}
+
+func TestNothingBeforeTheFirstPass(t *testing.T) {
+	s := newSim(t, Config{})
+	s.devices["nvme0"] = existing(subsystem(1))
+	s.want(subsystem(1))
+	s.want(subsystem(2))
+	s.unwant(subsystem(2))
+	if s.start(); len(s.running) > 0 {
+		t.Fatalf("operations before the kernel was observed: %v", s.running)
+	}
+	s.pass()
+	s.settle()
+	s.expect(Adopted)
+	if s.e.Len() != 1 || len(s.devices) != 1 {
+		t.Errorf("%d controllers, %d devices, want one each", s.e.Len(), len(s.devices))
+	}
+}
+
+func TestUnwantedBeforeTheFirstPassIsDisconnected(t *testing.T) {
+	s := newSim(t, Config{})
+	s.devices["nvme0"] = existing(subsystem(1))
+	s.want(subsystem(1))
+	s.unwant(subsystem(1))
+	s.pass()
+	s.settle()
+	s.expect(Adopted, Disconnected)
+	if s.e.Len() != 0 || len(s.devices) != 0 {
+		t.Errorf("%d controllers, %d devices left", s.e.Len(), len(s.devices))
+	}
+}
+
+func TestRetry(t *testing.T) {
+	s := newSim(t, Config{})
+	s.pass()
+	s.want(subsystem(1))
+	for n := 1; n <= 3; n++ {
+		wake := s.start()
+		if len(s.running) != 1 {
+			t.Fatalf("attempt %d: %d operations", n, len(s.running))
+		}
+		s.finishAll(errors.New("refused"))
+		wake = s.start()
+		if want := s.now.Add(time.Duration(n) * time.Second); !wake.Equal(want) {
+			t.Fatalf("after attempt %d: next at %v, want %v", n, wake, want)
+		}
+		s.now = wake
+	}
+	s.expect(ConnectFailed, ConnectFailed, ConnectFailed)
+	s.settle()
+	s.expect(Connected)
+	if st, _ := s.e.Status(subsystem(1)); st.Failures != 0 || st.Err != nil || st.Device == "" {
+		t.Errorf("status after success: %+v", st)
+	}
+}
+
+func TestKickSkipsThePause(t *testing.T) {
+	s := newSim(t, Config{})
+	s.pass()
+	s.want(subsystem(1))
+	s.start()
+	s.finishAll(errors.New("refused"))
+	s.e.Kick(subsystem(1), s.now)
+	if s.start(); len(s.running) != 1 {
+		t.Errorf("%d operations after a kick, want one at once", len(s.running))
+	}
+}
+
+func TestLost(t *testing.T) {
+	for _, how := range []string{"removed", "leaving", "replaced"} {
+		t.Run(how, func(t *testing.T) {
+			s := newSim(t, Config{})
+			s.pass()
+			s.want(subsystem(1))
+			s.settle()
+			s.kinds()
+			switch how {
+			case "removed":
+				delete(s.devices, "nvme0")
+			case "leaving":
+				d := s.devices["nvme0"]
+				d.Leaving, d.Live = true, false
+				s.devices["nvme0"] = d
+			case "replaced":
+				s.devices["nvme0"] = existing(subsystem(2))
+			}
+			s.observe("nvme0")
+			wake := s.start()
+			if len(s.running) > 0 || !wake.Equal(s.now.Add(time.Second)) {
+				t.Fatalf("operations %v, wake %v, want a pause of 1 s", s.running, wake)
+			}
+			s.settle()
+			s.expect(Lost, Connected)
+		})
+	}
+}
+
+func TestReconnectingIsNotLost(t *testing.T) {
+	s := newSim(t, Config{})
+	s.devices["nvme0"] = existing(subsystem(1))
+	d := s.devices["nvme0"]
+	d.SrcAddr = "10.0.0.9"
+	s.devices["nvme0"] = d
+	s.pass()
+	s.want(subsystem(1))
+	d.SrcAddr, d.Live = "", false
+	s.devices["nvme0"] = d
+	s.observe("nvme0")
+	s.pass()
+	s.settle()
+	s.expect(Adopted)
+}
+
+func TestUnwantedWhileConnecting(t *testing.T) {
+	s := newSim(t, Config{})
+	s.pass()
+	s.want(subsystem(1))
+	s.start()
+	s.unwant(subsystem(1))
+	if s.start(); len(s.running) != 1 {
+		t.Fatalf("operations %v, want only the connect", s.running)
+	}
+	s.settle()
+	s.expect(Connected, Disconnected)
+}
+
+func TestWantedAgainWhileDisconnecting(t *testing.T) {
+	s := newSim(t, Config{})
+	s.pass()
+	s.want(subsystem(1))
+	s.settle()
+	s.unwant(subsystem(1))
+	s.start()
+	s.want(subsystem(1))
+	s.settle()
+	s.expect(Connected, Disconnected, Connected)
+}
+
+func TestKeep(t *testing.T) {
+	s := newSim(t, Config{})
+	s.pass()
+	s.want(subsystem(1))
+	s.settle()
+	s.e.Unwant(subsystem(1), true, s.now)
+	s.settle()
+	s.expect(Connected, Released)
+	if len(s.devices) != 1 || s.e.Len() != 0 {
+		t.Errorf("%d devices, %d controllers, want 1 and 0", len(s.devices), s.e.Len())
+	}
+}
+
+// Two candidates can be served by one connection, when one of them does not
+// care for the interface. Giving up one must not take it from the other.
+func TestSharedDevice(t *testing.T) {
+	s := newSim(t, Config{})
+	any := subsystem(1)
+	bound := any
+	bound.HostIface = "eth0"
+	d := existing(any)
+	d.HostIface = "eth0"
+	s.devices["nvme0"] = d
+	s.pass()
+	s.want(any)
+	s.want(bound)
+	s.settle()
+	s.expect(Adopted, Adopted)
+	s.unwant(any)
+	s.settle()
+	s.expect(Released)
+	s.unwant(bound)
+	s.settle()
+	s.expect(Disconnected)
+}
+
+func TestStaleObservation(t *testing.T) {
+	s := newSim(t, Config{})
+	s.pass()
+	s.want(subsystem(1))
+	s.settle()
+	s.kinds()
+	s.e.Observe("nvme0", 1, nil, s.now) // read before it was connected
+	s.settle()
+	s.expect()
+}
+
+func TestWork(t *testing.T) {
+	s := newSim(t, Config{Work: true})
+	d := existing(subsystem(1))
+	d.Live = false
+	s.devices["nvme0"] = d
+	s.pass()
+	s.want(subsystem(1))
+	if s.start(); len(s.running) > 0 {
+		t.Fatalf("%v on a device that is not live", s.running[0].Kind)
+	}
+	d.Live = true
+	s.devices["nvme0"] = d
+	s.observe("nvme0")
+	s.start()
+	if len(s.running) != 1 || s.running[0].Kind != Work {
+		t.Fatalf("operations %v, want work", s.running)
+	}
+	s.e.RequestWork("nvme0", s.now) // an AEN meanwhile
+	s.finishAll(nil)
+	s.start()
+	if len(s.running) != 1 || s.running[0].Kind != Work {
+		t.Fatalf("operations %v, want work again", s.running)
+	}
+	s.finishAll(errors.New("time-out"))
+	wake := s.start()
+	if len(s.running) != 0 || wake.IsZero() {
+		t.Fatalf("operations %v, wake %v, want a pause", s.running, wake)
+	}
+	s.unwant(subsystem(1))
+	s.settle()
+	s.expect(Adopted, WorkFailed, Disconnected)
+}
+
+func TestLimit(t *testing.T) {
+	s := newSim(t, Config{})
+	s.pass()
+	for n := range 10 {
+		s.want(subsystem(n))
+	}
+	s.start()
+	if len(s.running) != 4 {
+		t.Fatalf("%d connects at a time, want 4", len(s.running))
+	}
+	for i, op := range s.running {
+		if op.TID != subsystem(i) {
+			t.Errorf("operation %d is for %v", i, op.TID)
+		}
+	}
+	s.settle()
+	if len(s.devices) != 10 {
+		t.Errorf("%d devices, want 10", len(s.devices))
+	}
+}
+
+// TestAnyOrder throws everything that can happen at an engine in random
+// order. sim checks the contract at every step; once the world is quiet, what
+// is connected must be what is wanted.
+func TestAnyOrder(t *testing.T) {
+	runs := 2000
+	if testing.Short() {
+		runs = 100
+	}
+	for seed := range uint64(runs) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		s := newSim(t, Config{Work: seed%2 == 0})
+		const ids = 6
+		var foreign []string
+		removed := map[string]bool{} // by the kernel
+		for range 200 {
+			id := subsystem(r.IntN(ids))
+			switch r.IntN(12) {
+			case 0, 1:
+				s.want(id)
+			case 2:
+				s.unwant(id)
+			case 3, 4:
+				s.start()
+			case 5, 6:
+				if len(s.running) > 0 {
+					s.finish(r.IntN(len(s.running)), nil)
+				}
+			case 7:
+				if len(s.running) > 0 {
+					s.finish(r.IntN(len(s.running)), errors.New("refused"))
+				}
+			case 8: // the kernel gives up; the event may be lost
+				for name := range s.devices {
+					delete(s.devices, name)
+					removed[name] = true
+					if r.IntN(2) == 0 {
+						s.observe(name)
+					}
+					break
+				}
+			case 9: // a connection is lost, or comes back
+				for name, d := range s.devices {
+					d.Live = !d.Live
+					s.devices[name] = d
+					if r.IntN(2) == 0 {
+						s.observe(name)
+					}
+					break
+				}
+			case 10: // somebody else connects something that is not wanted
+				foreign = append(foreign, s.add(existing(subsystem(100+r.IntN(ids)))))
+			case 11:
+				s.now = s.now.Add(time.Duration(r.IntN(3000)) * time.Millisecond)
+				if r.IntN(3) == 0 {
+					s.pass()
+				}
+			}
+		}
+		for name, d := range s.devices {
+			d.Live = true
+			s.devices[name] = d
+		}
+		s.pass()
+		s.settle()
+		s.pass()
+		s.settle()
+		have := map[tid.TID]int{}
+		for _, d := range s.devices {
+			have[tid.New(tid.TID{Transport: d.Transport, TrAddr: d.TrAddr, TrSvcID: d.TrSvcID, SubsysNQN: d.SubsysNQN, HostNQN: d.HostNQN})]++
+		}
+		for n := range ids {
+			id := subsystem(n)
+			want := 0
+			if s.e.Wanted(id) {
+				want = 1
+			}
+			if have[id] != want {
+				t.Fatalf("seed %d: %v: %d connections, want %d", seed, id, have[id], want)
+			}
+		}
+		for _, name := range foreign {
+			if _, ok := s.devices[name]; !ok && !removed[name] {
+				t.Fatalf("seed %d: %s was connected by somebody else and is gone", seed, name)
+			}
+		}
+	}
+}
+
+// The cost of bringing up n controllers, events included: time per controller
+// must not grow with n.
+func BenchmarkBringUp(b *testing.B) {
+	for _, n := range []int{100, 1000, 10000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			for range b.N {
+				s := newSim(b, Config{})
+				s.pass()
+				for i := range n {
+					s.want(subsystem(i))
+				}
+				for i := 0; i < n; {
+					ops, _ := s.e.Next(s.now)
+					for _, op := range ops {
+						name := "nvme" + strconv.Itoa(i)
+						i++
+						s.devices[name] = existing(op.TID)
+						s.observe(name)
+						s.e.Done(op, name, nil, s.now)
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/controller")
+		})
+	}
+}

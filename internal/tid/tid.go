@@ -1,0 +1,216 @@
+// Package tid says what identifies a controller (its TID), and finds the
+// controllers of the kernel that answer to one. It is pure: it knows no
+// configuration, no host and no kernel beyond what it is given.
+package tid
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"net/netip"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/nvme-stas/stas/pkg/nvme"
+)
+
+// The transports a TID can name.
+const (
+	TCP  = "tcp"
+	RDMA = "rdma"
+	FC   = "fc"
+	Loop = "loop"
+)
+
+// TID identifies a controller by where it is, what it is called, and from
+// where and as whom the host talks to it. It is a plain value: two TIDs that
+// [New] made mean the same controller exactly when they are ==.
+type TID struct {
+	Transport  string `json:"transport"`
+	TrAddr     string `json:"traddr"`
+	TrSvcID    string `json:"trsvcid"` // port; empty unless tcp or rdma
+	SubsysNQN  string `json:"subsysnqn"`
+	HostTrAddr string `json:"host-traddr"` // source address; empty: the host chooses
+	HostIface  string `json:"host-iface"`  // source interface; empty: the host chooses
+	HostNQN    string `json:"host-nqn"`
+}
+
+// New brings the fields into their one spelling: addresses as netip prints
+// them, IPv4 never dressed up as IPv6, ports without leading zeros and filled
+// in where the transport has a default. It changes nothing that it does not
+// understand; [TID.Validate] says what that is. NQNs stay as they are, since
+// kernel and targets compare them byte by byte.
+func New(fields TID) TID {
+	t := fields
+	t.Transport = strings.ToLower(t.Transport)
+	t.TrAddr = canonicalAddr(t.Transport, t.TrAddr)
+	t.HostTrAddr = canonicalAddr(t.Transport, t.HostTrAddr)
+	t.TrSvcID = canonicalPort(t.Transport, t.TrSvcID)
+	return t
+}
+
+func canonicalAddr(transport, addr string) string {
+	switch transport {
+	case TCP, RDMA:
+		if ip, ok := parseIP(addr); ok {
+			return ip.String()
+		}
+	case Loop:
+		// A free text that the kernel compares with its ports as it stands.
+		return addr
+	}
+	return strings.ToLower(addr)
+}
+
+func canonicalPort(transport, port string) string {
+	switch {
+	case transport != TCP && transport != RDMA:
+		return ""
+	case port == "" && transport == TCP:
+		return "8009"
+	case port == "" && transport == RDMA:
+		return "4420"
+	}
+	return CanonicalPort(port)
+}
+
+// CanonicalAddr is the spelling of an address whose transport is not known.
+func CanonicalAddr(addr string) string {
+	if ip, ok := parseIP(addr); ok {
+		return ip.String()
+	}
+	return strings.ToLower(addr)
+}
+
+// CanonicalPort drops leading zeros.
+func CanonicalPort(port string) string {
+	if p := strings.TrimLeft(port, "0"); p != "" || port == "" {
+		return p
+	}
+	return "0"
+}
+
+func parseIP(s string) (netip.Addr, bool) {
+	ip, err := netip.ParseAddr(s)
+	return ip.Unmap(), err == nil
+}
+
+// String is the form for people: "(tcp, 10.0.0.1, 8009, nqn…, eth0, 10.0.0.9)".
+// The last three are there only if they have a value; the host NQN never is.
+func (t TID) String() string {
+	parts := []string{t.Transport, t.TrAddr, t.TrSvcID}
+	for _, s := range []string{t.SubsysNQN, t.HostIface, t.HostTrAddr} {
+		if s != "" {
+			parts = append(parts, s)
+		}
+	}
+	return "(" + strings.Join(parts, ", ") + ")"
+}
+
+// All yields the fields in order, under the names that configuration, D-Bus
+// and JSON give them.
+func (t TID) All() iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		_ = yield("transport", t.Transport) &&
+			yield("traddr", t.TrAddr) &&
+			yield("trsvcid", t.TrSvcID) &&
+			yield("subsysnqn", t.SubsysNQN) &&
+			yield("host-traddr", t.HostTrAddr) &&
+			yield("host-iface", t.HostIface) &&
+			yield("host-nqn", t.HostNQN)
+	}
+}
+
+// Map is the dictionary that D-Bus callers get.
+func (t TID) Map() map[string]string { return maps.Collect(t.All()) }
+
+// UnmarshalJSON reads the object that marshalling a TID writes. What comes out
+// is in the spelling of [New], whoever wrote it.
+func (t *TID) UnmarshalJSON(data []byte) error {
+	type plain TID // without this method
+	var p plain
+	if err := json.Unmarshal(data, &p); err != nil {
+		return err
+	}
+	*t = New(TID(p))
+	return nil
+}
+
+// Validate says in words why no connection can be made to t, if so. A TID that
+// passes is safe to be spelled out in a comma-separated option string.
+func (t TID) Validate() error {
+	switch t.Transport {
+	case TCP, RDMA, FC, Loop:
+	case "":
+		return errors.New("no transport: it has to be one of tcp, rdma, fc, loop")
+	default:
+		return fmt.Errorf("transport %q is not one of tcp, rdma, fc, loop", t.Transport)
+	}
+	if t.TrAddr == "" {
+		return errors.New("no traddr, the address of the controller")
+	}
+	for name, value := range t.All() {
+		if !utf8.ValidString(value) || strings.ContainsFunc(value, breaksOptions) {
+			return fmt.Errorf("%s %q contains a comma, a blank or a control character", name, value)
+		}
+	}
+	if t.Transport == TCP || t.Transport == RDMA {
+		if err := t.validateIP(); err != nil {
+			return err
+		}
+	}
+	if t.SubsysNQN == "" {
+		return errors.New("no NQN, the name of the subsystem or discovery controller")
+	}
+	if err := nvme.CheckNQN(t.SubsysNQN); err != nil {
+		return err
+	}
+	if t.HostNQN == "" {
+		return errors.New("no host NQN")
+	}
+	if err := nvme.CheckNQN(t.HostNQN); err != nil {
+		return fmt.Errorf("host NQN: %w", err)
+	}
+	return nil
+}
+
+func (t TID) validateIP() error {
+	addr, err := literal("traddr", t.TrAddr)
+	if err != nil {
+		return err
+	}
+	if t.HostTrAddr != "" {
+		host, err := literal("host-traddr", t.HostTrAddr)
+		if err != nil {
+			return err
+		}
+		if host.Is4() != addr.Is4() {
+			return fmt.Errorf("host-traddr %s and traddr %s are not of the same family", host, addr)
+		}
+	}
+	if p, err := strconv.ParseUint(t.TrSvcID, 10, 16); err != nil || p == 0 {
+		return fmt.Errorf("trsvcid %q is not a port: it has to be a number from 1 to 65535", t.TrSvcID)
+	}
+	return nil
+}
+
+func literal(name, s string) (netip.Addr, error) {
+	ip, ok := parseIP(s)
+	switch {
+	case ok:
+		return ip, nil
+	case strings.Contains(s, ":") || strings.Trim(s, "0123456789.") == "":
+		return ip, fmt.Errorf("%s %q is not a valid IP address", name, s)
+	}
+	return ip, fmt.Errorf("%s %q is not an IP address: host names are not resolved yet", name, s)
+}
+
+// breaksOptions tells the characters that would end a field of the option
+// string for the kernel, or garble a log line.
+func breaksOptions(r rune) bool {
+	return r == ',' || unicode.IsSpace(r) || !unicode.IsPrint(r)
+}
