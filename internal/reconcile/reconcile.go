@@ -112,6 +112,13 @@ type Engine[P any] struct {
 	order   uint64
 }
 
+// RequestAllWork asks for a Work operation on every device that is in use.
+func (e *Engine[P]) RequestAllWork(now time.Time) {
+	for name := range e.devices {
+		e.RequestWork(name, now)
+	}
+}
+
 // Observed is a controller as sysfs showed it.
 type Observed struct {
 	tid.Existing

@@ -1,0 +1,244 @@
+package hostid
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/nvme-stas/stas/internal/conf"
+	"github.com/nvme-stas/stas/pkg/fabrics"
+)
+
+const (
+	nqn    = "nqn.2014-08.org.nvmexpress:uuid:0f3e8a52-9a0f-4f0c-8c5e-5b5a5f1d7e01"
+	id     = "0f3e8a52-9a0f-4f0c-8c5e-5b5a5f1d7e01"
+	secret = "DHHC-1:00:c2VjcmV0IG9mIHRoZSBob3N0IGZvciB0ZXN0cw==:"
+)
+
+// files makes the files of a host; "@" in a text stands for their directory.
+func files(t *testing.T, texts map[string]string) (dir string, paths Paths) {
+	t.Helper()
+	dir = t.TempDir()
+	for name, text := range texts {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(strings.ReplaceAll(text, "@", dir)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, Paths{
+		SysConf: filepath.Join(dir, "sys.conf"),
+		NQN:     filepath.Join(dir, "hostnqn"),
+		ID:      filepath.Join(dir, "hostid"),
+		Key:     filepath.Join(dir, "hostkey"),
+	}
+}
+
+func TestLoad(t *testing.T) {
+	tests := []struct {
+		name   string
+		files  map[string]string
+		want   Identity
+		issues int
+	}{
+		{
+			name:  "default files",
+			files: map[string]string{"hostnqn": nqn + " and more\nsecond line\n", "hostid": strings.ToUpper(id) + "\n", "hostkey": secret + "\n"},
+			want:  Identity{NQN: nqn, ID: id, Key: fabrics.NewSecret(secret)},
+		},
+		{
+			name:  "literal",
+			files: map[string]string{"sys.conf": "[Host]\nNQN = " + nqn + "\nid=" + id + "\nkey=" + secret + "\nsymname = db server 1\n", "hostnqn": "junk"},
+			want:  Identity{NQN: nqn, ID: id, Key: fabrics.NewSecret(secret), SymName: "db server 1"},
+		},
+		{
+			name:  "named files",
+			files: map[string]string{"sys.conf": "[Host]\nnqn=file://@/a\nid=file://@/b\nkey=file://@/c\nsymname=file://@/d", "a": nqn, "b": id, "c": secret, "d": "db server 1"},
+			want:  Identity{NQN: nqn, ID: id, Key: fabrics.NewSecret(secret), SymName: "db server 1"},
+		},
+		{
+			name:  "no value is not there",
+			files: map[string]string{"sys.conf": "[Host]\nnqn =\nid =\nkey =\nsymname =\n", "hostnqn": nqn, "hostid": id},
+			want:  Identity{NQN: nqn, ID: id},
+		},
+		{
+			name:   "things to complain of",
+			files:  map[string]string{"sys.conf": "[Hosts]\nnqn=x\n[Host]\nfoo=1\nkey=file://@/none\nsymname=file://@/none\n", "hostnqn": nqn, "hostid": id},
+			want:   Identity{NQN: nqn, ID: id},
+			issues: 4,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, paths := files(t, tt.files)
+			got, issues, err := Load(paths)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != tt.want {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+			if len(issues) != tt.issues {
+				t.Errorf("complaints: %v", issues)
+			}
+			if all := fmt.Sprintf("%v %+v %#v", got, issues, got); strings.Contains(all, secret) {
+				t.Errorf("the key is shown: %s", all)
+			}
+		})
+	}
+}
+
+func TestLoadErrors(t *testing.T) {
+	tests := []struct {
+		name  string
+		files map[string]string
+		want  string // whole error; "@" stands for the directory
+	}{
+		{
+			"no NQN",
+			map[string]string{"hostid": id},
+			"no host NQN: @/hostnqn does not exist; create it with: stasadm hostnqn -f @/hostnqn",
+		},
+		{
+			"no ID",
+			map[string]string{"hostnqn": nqn},
+			"no host ID: @/hostid does not exist; create it with: stasadm hostid -f @/hostid",
+		},
+		{
+			"empty",
+			map[string]string{"hostnqn": "\n" + nqn, "hostid": id},
+			"no host NQN: @/hostnqn is empty; fill it with: stasadm hostnqn -f @/hostnqn",
+		},
+		{
+			"named file missing",
+			map[string]string{"sys.conf": "# who\n[Host]\nnqn=file://@/mine", "hostnqn": nqn, "hostid": id},
+			"no host NQN: @/mine (named in @/sys.conf:3) does not exist; create it with: stasadm hostnqn -f @/mine",
+		},
+		{
+			"bad NQN",
+			map[string]string{"hostnqn": "me", "hostid": id},
+			`@/hostnqn: the NQN "me" does not begin with "nqn."`,
+		},
+		{
+			"long NQN",
+			map[string]string{"sys.conf": "[Host]\nnqn=nqn." + strings.Repeat("x", 220), "hostid": id},
+			"@/sys.conf:2: the NQN has 224 bytes, 223 are allowed",
+		},
+		{
+			"bad ID",
+			map[string]string{"hostnqn": nqn, "hostid": strings.ReplaceAll(id, "-", "")},
+			`@/hostid: "0f3e8a529a0f4f0c8c5e5b5a5f1d7e01" is not a UUID (xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx)`,
+		},
+		{
+			"broken sys.conf",
+			map[string]string{"sys.conf": "nqn=" + nqn, "hostnqn": nqn, "hostid": id},
+			`@/sys.conf:1: "nqn=` + nqn + `": this stands before the first [Section]; nothing of the file is used, correct this line`,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, paths := files(t, tt.files)
+			_, _, err := Load(paths)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if got := strings.ReplaceAll(err.Error(), dir, "@"); got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestShipped takes the documented sys.conf with every option set.
+func TestShipped(t *testing.T) {
+	text, err := os.ReadFile("../../configs/sys.conf.doc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(text), "\n")
+	for i, line := range lines {
+		if opt, ok := strings.CutPrefix(line, "#"); ok && opt != "" && opt[0] != ' ' {
+			lines[i] = opt
+		}
+	}
+	items, issues, err := conf.Scan("sys.conf", strings.NewReader(strings.Join(lines, "\n")))
+	if err != nil || len(issues) > 0 {
+		t.Fatal(err, issues)
+	}
+	got := make(map[string]string)
+	for _, it := range items {
+		if it.Key != "" && it.Section == Section {
+			got[it.Key] = it.Value
+		}
+	}
+	for key, want := range map[string]string{
+		KeyNQN: FilePrefix + DefaultPaths.NQN, KeyID: FilePrefix + DefaultPaths.ID,
+		KeyKey: FilePrefix + DefaultPaths.Key, KeySymName: "Database server 1",
+	} {
+		if got[key] != want {
+			t.Errorf("%s = %q, want %q", key, got[key], want)
+		}
+		delete(got, key)
+	}
+	if len(got) > 0 {
+		t.Errorf("unknown options: %v", got)
+	}
+}
+
+func TestNewNQN(t *testing.T) {
+	const (
+		machine = "0123456789abcdef0123456789abcdef"
+		// python3: d = hmac.new(b"$nvmexpress.org$", uuid.UUID(machine).bytes,
+		// hashlib.sha256).digest()[:16]; uuid.UUID(bytes=d, version=4)
+		ofMachine = "f2782346-4809-484a-9a8b-952a04b57ba4"
+		product   = "01234567-89AB-cdef-8123-456789abcdef"
+		// python3: uuid.UUID(bytes=uuid.UUID(product).bytes_le)
+		ofProduct = "67452301-ab89-efcd-8123-456789abcdef"
+	)
+	tests := []struct {
+		name  string
+		files map[string]string
+		want  string // "" for a random one
+	}{
+		{"machine ID", map[string]string{"machine-id": machine + "\n", "product": product}, ofMachine},
+		{"another", map[string]string{"machine-id": "d2c7b0a3c9a14c8a9f3c5e7a1b2c3d4e"}, "e73e20e6-c556-4da3-9af0-16beab09ab18"},
+		{"longer than needed", map[string]string{"machine-id": machine + "ff"}, ofMachine},
+		{"not initialised", map[string]string{"machine-id": "uninitialized\n", "product": product + "\n"}, ofProduct},
+		{"not hexadecimal", map[string]string{"machine-id": strings.Repeat("x", 32), "product": product}, ofProduct},
+		{"product too short", map[string]string{"product": "0123", "partition": product + "\x00"}, strings.ToLower(product)},
+		{"partition", map[string]string{"partition": product}, strings.ToLower(product)},
+		{"nothing", nil, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, _ := files(t, tt.files)
+			got, random, err := NewNQN(Sources{
+				MachineID:     filepath.Join(dir, "machine-id"),
+				ProductUUID:   filepath.Join(dir, "product"),
+				PartitionUUID: filepath.Join(dir, "partition"),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			uuid, ok := strings.CutPrefix(got, "nqn.2014-08.org.nvmexpress:uuid:")
+			if !ok || tt.want != "" && uuid != tt.want || random != (tt.want == "") {
+				t.Errorf("got %s (random: %v), want %s", got, random, tt.want)
+			}
+			if _, err := CheckUUID(uuid); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestNewID(t *testing.T) {
+	a, b := NewID(), NewID()
+	if a == b {
+		t.Errorf("twice the same: %s", a)
+	}
+	for _, id := range []string{a, b} {
+		if _, err := CheckUUID(id); err != nil || id[14] != '4' || !strings.ContainsAny(id[19:20], "89ab") {
+			t.Errorf("%s is not a UUID of version 4", id)
+		}
+	}
+}

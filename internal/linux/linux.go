@@ -1,0 +1,90 @@
+// Package linux is the kernel that the daemons run on: sysfs, the device
+// /dev/nvme-fabrics, admin commands, uevents and network interfaces.
+package linux
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/nvme-stas/stas/internal/service"
+	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/fabrics"
+	"github.com/nvme-stas/stas/pkg/nvme"
+	"github.com/nvme-stas/stas/pkg/nvmesysfs"
+	"github.com/nvme-stas/stas/pkg/uevent"
+)
+
+// Kernel implements [service.Kernel].
+type Kernel struct {
+	*nvmesysfs.FS
+	fabrics fabrics.Device
+}
+
+// Open returns the running kernel.
+func Open() (*Kernel, error) {
+	sysfs, err := nvmesysfs.NewFS("/sys")
+	if err != nil {
+		return nil, err
+	}
+	return &Kernel{FS: sysfs}, nil
+}
+
+// Available says what to do if the kernel cannot connect anything.
+func Available() error {
+	if _, err := os.Stat(fabrics.DefaultPath); err != nil {
+		return fmt.Errorf("%s is missing, so the kernel cannot connect anything yet; load the module of the transport: modprobe nvme-tcp", fabrics.DefaultPath)
+	}
+	return nil
+}
+
+// Connect implements [service.Kernel].
+func (k *Kernel) Connect(o fabrics.Options) (string, error) {
+	instance, err := k.fabrics.Connect(o)
+	return instance.Name, err
+}
+
+// DiscoveryLog implements [service.Kernel].
+func (k *Kernel) DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error) {
+	dev, err := fabrics.OpenAdmin("/dev/" + name)
+	if err != nil {
+		return nvme.DiscoveryLog{}, err
+	}
+	defer dev.Close()
+	return fabrics.ReadDiscoveryLog(ctx, dev, 0)
+}
+
+// Ifaces implements [service.Kernel].
+func (k *Kernel) Ifaces() ([]tid.IfaceAddr, error) {
+	ifaces, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	var all []tid.IfaceAddr
+	for _, i := range ifaces {
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue // it has just gone
+		}
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				all = append(all, tid.IfaceAddr{Iface: i.Name, Addr: p.Addr()})
+			}
+		}
+	}
+	return all, nil
+}
+
+// udevControl exists while udevd runs.
+const udevControl = "/run/udev/control"
+
+// Listen implements [service.Kernel]. Without udevd nobody passes events on,
+// so there they are taken from the kernel itself.
+func (k *Kernel) Listen() (service.Events, error) {
+	if _, err := os.Stat(udevControl); err != nil {
+		return uevent.ListenKernel()
+	}
+	return uevent.Listen()
+}

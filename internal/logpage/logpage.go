@@ -1,0 +1,112 @@
+// Package logpage holds discovery log page entries in the form in which stafd
+// serves them and stacd uses them: text, under the names of the D-Bus
+// interface. Its values are comparable, so that a change is easily seen.
+package logpage
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/nvme"
+)
+
+// Entry is a discovery log page entry. The JSON names are those of the D-Bus
+// interface org.nvmexpress.staf.
+type Entry struct {
+	TrType  string `json:"trtype"`
+	AdrFam  string `json:"adrfam"`
+	SubType string `json:"subtype"`
+	TReq    string `json:"treq"`
+	PortID  string `json:"portid"`
+	CntlID  string `json:"cntlid"`
+	ASQSz   string `json:"asqsz"`
+	EFlags  string `json:"eflags"`
+	TrSvcID string `json:"trsvcid"`
+	SubNQN  string `json:"subnqn"`
+	TrAddr  string `json:"traddr"`
+	TSAS    string `json:"tsas"`
+}
+
+// SubNVMe is the subtype of an entry that names an NVM subsystem.
+const SubNVMe = "nvme"
+
+// FromNVMe turns a decoded entry into text.
+func FromNVMe(e nvme.DiscoveryLogEntry) Entry {
+	entry := Entry{
+		TrType:  e.TrType.String(),
+		AdrFam:  e.AdrFam.String(),
+		SubType: e.SubType.String(),
+		TReq:    e.TReq.String(),
+		PortID:  strconv.Itoa(int(e.PortID)),
+		CntlID:  strconv.Itoa(int(e.CntlID)),
+		ASQSz:   strconv.Itoa(int(e.ASQSz)),
+		EFlags:  strconv.Itoa(int(e.EFlags)),
+		TrSvcID: e.TrSvcID,
+		SubNQN:  e.SubNQN,
+		TrAddr:  e.TrAddr,
+		TSAS:    "{}",
+	}
+	if e.TrType == nvme.TCP {
+		entry.TSAS = fmt.Sprintf("{'sectype': '%s'}", e.Security())
+	}
+	return entry
+}
+
+// Map is the entry as a D-Bus dictionary.
+func (e Entry) Map() map[string]string {
+	return map[string]string{
+		"trtype": e.TrType, "adrfam": e.AdrFam, "subtype": e.SubType, "treq": e.TReq,
+		"portid": e.PortID, "cntlid": e.CntlID, "asqsz": e.ASQSz, "eflags": e.EFlags,
+		"trsvcid": e.TrSvcID, "subnqn": e.SubNQN, "traddr": e.TrAddr, "tsas": e.TSAS,
+	}
+}
+
+// Placeholder reports that the entry names no address that could be used:
+// some discovery controllers list ports that listen nowhere.
+func (e Entry) Placeholder() bool {
+	return e.TrAddr == "" || e.TrAddr == "0.0.0.0" || e.TrAddr == "::"
+}
+
+// IOC is the transport ID of the I/O controller that the entry names, when a
+// host reaches it the way it reached the discovery controller dc.
+func (e Entry) IOC(dc tid.TID) (tid.TID, error) {
+	id := tid.New(tid.TID{
+		Transport: e.TrType, TrAddr: e.TrAddr, TrSvcID: e.TrSvcID, SubsysNQN: e.SubNQN,
+		HostTrAddr: dc.HostTrAddr, HostIface: dc.HostIface, HostNQN: dc.HostNQN,
+	})
+	return id, id.Validate()
+}
+
+// Page is what is known of one discovery controller's log.
+type Page struct {
+	// Known says that Entries are all there is, from a log that was read
+	// completely, now or earlier. On a page that is not Known there may be
+	// others as well: what is missing from it proves nothing.
+	Known   bool    `json:"known"`
+	GenCtr  uint64  `json:"genctr,omitempty"`
+	Entries []Entry `json:"entries"`
+}
+
+// Update returns the page after a new reading of the log. Entries that could
+// not be decoded are no evidence that something has gone: then the new page
+// keeps what the old one had.
+func (p Page) Update(log nvme.DiscoveryLog) Page {
+	next := Page{Known: p.Known || len(log.Bad) == 0, GenCtr: log.GenCtr, Entries: make([]Entry, 0, len(log.Entries))}
+	have := make(map[Entry]bool, len(log.Entries))
+	add := func(e Entry) {
+		if !have[e] && !e.Placeholder() {
+			have[e] = true
+			next.Entries = append(next.Entries, e)
+		}
+	}
+	for _, e := range log.Entries {
+		add(FromNVMe(e))
+	}
+	if len(log.Bad) > 0 {
+		for _, e := range p.Entries {
+			add(e)
+		}
+	}
+	return next
+}

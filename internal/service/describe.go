@@ -1,0 +1,178 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/nvme-stas/stas/internal/reconcile"
+	"github.com/nvme-stas/stas/internal/stasbus"
+	"github.com/nvme-stas/stas/internal/tid"
+)
+
+// This file answers the D-Bus methods that both daemons have. They are called
+// in goroutines of the bus; what they need of the state they ask the loop for.
+
+// noDevice stands for the device of a controller that has none.
+const noDevice = "nvme?"
+
+// Description is a controller on its way to the bus.
+type Description struct {
+	TID    tid.TID
+	Dict   stasbus.Dict
+	device string
+}
+
+// Describe describes controllers. each is called in the loop for every one
+// that is described, and may be nil.
+func (s *Service) Describe(ctx context.Context, detailed bool, each func(tid.TID)) ([]Description, error) {
+	var all []Description
+	err := s.loop.Do(ctx, func() {
+		for _, st := range s.engine.All() {
+			if !st.Wanted {
+				continue // on its way out
+			}
+			all = append(all, s.describe(st, detailed))
+			if each != nil {
+				each(st.TID)
+			}
+		}
+	})
+	if detailed {
+		for _, d := range all {
+			s.addDetails(d)
+		}
+	}
+	return all, err
+}
+
+// describe gives the identity of a controller, and with info, what is being
+// done about it. It belongs to the loop.
+func (s *Service) describe(st reconcile.Status, info bool) Description {
+	d := Description{TID: st.TID, Dict: st.TID.Map(), device: st.Device}
+	d.Dict["device"] = noDevice
+	if st.Device != "" {
+		d.Dict["device"] = st.Device
+	}
+	if !info {
+		return d
+	}
+	now := time.Now()
+	d.Dict["connect attempts"] = strconv.Itoa(st.Failures)
+	d.Dict["retry connect timer"] = timerText(st.Next, now)
+	if st.Busy == reconcile.Connect {
+		d.Dict["connect operation"] = fmt.Sprintf("{'fail count': %d, 'completed': False, 'alive': True}", st.Failures)
+	}
+	if st.Err != nil {
+		d.Dict["last error"] = st.Err.Error()
+	}
+	s.policy.Info(st.TID, true, d.Dict)
+	return d
+}
+
+// addDetails adds what sysfs shows at this moment.
+func (s *Service) addDetails(d Description) {
+	for _, key := range []string{"hostid", "hostnqn", "model", "serial", "dctype", "cntrltype"} {
+		d.Dict[key] = ""
+	}
+	d.Dict["connected"] = "None"
+	d.Dict["state"] = ""
+	if d.device == "" {
+		return
+	}
+	c, err := s.env.Kernel.Read(d.device)
+	if err != nil {
+		d.Dict["connected"] = stasbus.False
+		return
+	}
+	d.Dict["hostid"], d.Dict["hostnqn"] = c.HostID, c.HostNQN
+	d.Dict["model"], d.Dict["serial"] = c.Model, c.Serial
+	d.Dict["dctype"], d.Dict["cntrltype"] = c.DCType, c.CntrlType
+	d.Dict["connected"] = stasbus.True
+	d.Dict["state"] = string(c.State)
+}
+
+// timerText is a timer in the notation of nvme-stas: its interval and what is
+// left of it.
+func timerText(at, now time.Time) string {
+	if at.IsZero() {
+		return fmt.Sprintf("%.1fs [off]", afterLoss.Seconds())
+	}
+	left := max(at.Sub(now), 0).Round(time.Millisecond).Seconds()
+	return fmt.Sprintf("%.1fs [%ss]", retryCap.Seconds(), strconv.FormatFloat(left, 'f', -1, 64))
+}
+
+// ListControllers implements [stasbus.Backend].
+func (s *Service) ListControllers(ctx context.Context, detailed bool) ([]stasbus.Dict, error) {
+	all, err := s.Describe(ctx, detailed, nil)
+	list := make([]stasbus.Dict, 0, len(all))
+	for _, d := range all {
+		list = append(list, d.Dict)
+	}
+	return list, err
+}
+
+// ControllerInfo implements [stasbus.Backend].
+func (s *Service) ControllerInfo(ctx context.Context, id tid.TID) (string, error) {
+	info := stasbus.Dict{}
+	err := s.loop.Do(ctx, func() {
+		if st, ok := s.engine.Status(id); ok && st.Wanted {
+			info = s.describe(st, true).Dict
+		}
+	})
+	if err != nil {
+		return "", err
+	}
+	text, err := json.Marshal(info)
+	return string(text), err
+}
+
+// ProcessInfo implements [stasbus.Backend].
+func (s *Service) ProcessInfo(ctx context.Context) (string, error) {
+	info := map[string]any{
+		"tron":      s.Tron(),
+		"log-level": logLevel(s.Tron()),
+		// The key never leaves the daemon; nvme-stas showed it to everybody.
+		"hostkey": nil,
+	}
+	err := s.loop.Do(ctx, func() {
+		info["hostnqn"], info["hostid"] = s.identity.NQN, s.identity.ID
+		info["symname"] = nullable(s.identity.SymName)
+		info["controllers wanted"] = s.engine.Len()
+	})
+	if err != nil {
+		return "", err
+	}
+	info["last reload failed"] = s.failedReload.Load()
+	text, err := json.Marshal(info)
+	return string(text), err
+}
+
+func nullable(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+// Tron implements [stasbus.Backend].
+func (s *Service) Tron() bool { return s.env.Level.Level() <= slog.LevelDebug }
+
+// SetTron implements [stasbus.Backend].
+func (s *Service) SetTron(on bool) {
+	if on {
+		s.env.Level.Set(slog.LevelDebug)
+	} else {
+		s.env.Level.Set(slog.LevelInfo)
+	}
+}
+
+func logLevel(tron bool) string {
+	if tron {
+		return "DEBUG"
+	}
+	return "INFO"
+}

@@ -1,0 +1,163 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/nvme-stas/stas/internal/conf"
+	"github.com/nvme-stas/stas/internal/hostid"
+	"github.com/nvme-stas/stas/internal/reconcile"
+	"github.com/nvme-stas/stas/internal/stasbus"
+	"github.com/nvme-stas/stas/pkg/nvme"
+	"github.com/nvme-stas/stas/pkg/uevent"
+
+	"github.com/nvme-stas/stas/internal/tid"
+)
+
+// Env is all that a daemon needs from outside.
+type Env struct {
+	Kernel     Kernel
+	Bus        Bus
+	State      State
+	Supervisor Supervisor
+	// Config and Identity read the daemon's configuration and the host's
+	// identity. They are called at start and at each reload.
+	Config   func() (*conf.Config, error)
+	Identity func() (hostid.Identity, error)
+	Reload   <-chan struct{} // asks for a reload
+	Log      *slog.Logger
+	Level    *slog.LevelVar
+	// Tron keeps tracing on, whatever the configuration says at start.
+	Tron bool
+}
+
+// Bus publishes a daemon.
+type Bus interface {
+	// Run serves the backend until ctx ends, and calls ready once it does.
+	Run(ctx context.Context, backend stasbus.Backend, ready func()) error
+	// The signals of stafd.
+	LogPagesChanged(id tid.TID, device string)
+	DCRemoved()
+}
+
+// Supervisor is told what the daemon is doing, see [daemon.Supervisor].
+type Supervisor interface {
+	Ready(status string)
+	Reloading()
+	Stopping()
+	Watchdog(ctx context.Context, probe func(context.Context) error) error
+}
+
+// Policy is what makes a daemon stafd or stacd. All methods but Tasks are
+// called in the loop.
+type Policy interface {
+	// Apply takes a new configuration and identity.
+	Apply(*conf.Config, hostid.Identity)
+	// Event tells what became of a controller. It is called from within the
+	// engine and must not call it.
+	Event(reconcile.Event)
+	// Log takes what was read of a discovery controller's log.
+	Log(id tid.TID, device string, log nvme.DiscoveryLog)
+	// Changed takes a uevent of kind "change".
+	Changed(uevent.Event)
+	// Overrun tells that uevents have been lost.
+	Overrun()
+	// Info adds what the policy knows to the description of a controller.
+	Info(id tid.TID, detailed bool, info stasbus.Dict)
+	// Tasks are to run as long as the daemon does.
+	Tasks() []func(context.Context) error
+}
+
+// Run runs the daemon until ctx ends or something fails for good. backend is
+// what is served on the bus: the policy, with the service in it.
+func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
+	cfg, identity, err := s.load()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.ctx = ctx
+	s.apply(cfg, identity)
+	if s.env.Tron {
+		s.SetTron(true)
+	}
+
+	var tasks sync.WaitGroup
+	start := func(task func(context.Context) error) {
+		tasks.Go(func() {
+			if err := task(ctx); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	ready := func() { s.env.Supervisor.Ready(s.status()) }
+	start(func(ctx context.Context) error { return s.env.Bus.Run(ctx, backend, ready) })
+	start(func(ctx context.Context) error { s.saveStates(ctx); return nil })
+	start(s.reloads)
+	start(func(ctx context.Context) error {
+		return s.env.Supervisor.Watchdog(ctx, func(ctx context.Context) error {
+			return s.loop.Do(ctx, func() {})
+		})
+	})
+	for _, task := range s.policy.Tasks() {
+		start(task)
+	}
+	start(func(ctx context.Context) error { s.watch(ctx); return nil })
+	s.loop.Run(ctx)
+	s.env.Supervisor.Stopping()
+	tasks.Wait()
+	// The kernel does not let go of a thread before its operation is over.
+	s.workers.Wait()
+	if err := context.Cause(ctx); err != context.Canceled {
+		return err
+	}
+	return nil
+}
+
+// load reads configuration and identity.
+func (s *Service) load() (*conf.Config, hostid.Identity, error) {
+	cfg, err := s.env.Config()
+	if err != nil {
+		return nil, hostid.Identity{}, err
+	}
+	identity, err := s.env.Identity()
+	return cfg, identity, err
+}
+
+func (s *Service) apply(cfg *conf.Config, identity hostid.Identity) {
+	s.identity = identity
+	s.SetTron(cfg.Tron)
+	s.policy.Apply(cfg, identity)
+}
+
+// reloads reads everything again when asked to. What cannot be read changes
+// nothing: the last good configuration stays in force.
+func (s *Service) reloads(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.env.Reload:
+		}
+		s.env.Supervisor.Reloading()
+		cfg, identity, err := s.load()
+		s.failedReload.Store(err != nil)
+		if err != nil {
+			s.log.Error("nothing was reloaded, the last good configuration stays in force", "error", err)
+		} else if s.loop.Do(ctx, func() { s.apply(cfg, identity) }) == nil {
+			s.log.Info("configuration reloaded")
+		}
+		s.env.Supervisor.Ready(s.status())
+	}
+}
+
+// status is one line for the service manager.
+func (s *Service) status() string {
+	if s.failedReload.Load() {
+		return "The last reload failed, an older configuration is in force; see the journal."
+	}
+	return fmt.Sprintf("Looking after %s controllers.", s.kind)
+}

@@ -1,0 +1,228 @@
+// Package service is what stafd and stacd have in common: one loop that owns
+// all state, the engine that decides in it, the workers that carry its
+// decisions out, and the watcher that brings back what the kernel did.
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nvme-stas/stas/internal/daemon"
+	"github.com/nvme-stas/stas/internal/hostid"
+	"github.com/nvme-stas/stas/internal/reconcile"
+	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/fabrics"
+	"github.com/nvme-stas/stas/pkg/nvme"
+	"github.com/nvme-stas/stas/pkg/nvmesysfs"
+	"github.com/nvme-stas/stas/pkg/uevent"
+)
+
+// Kernel is what the daemons ask of the kernel. All calls may block, some for
+// a minute; none is made from the loop.
+type Kernel interface {
+	// Names and Read look at sysfs, see [nvmesysfs.FS].
+	Names() ([]string, error)
+	Read(name string) (nvmesysfs.Controller, error)
+	// Connect creates a controller and returns its name.
+	Connect(fabrics.Options) (name string, err error)
+	// Delete removes a controller; one that is not there is no error.
+	Delete(name string) error
+	// DiscoveryLog reads the log page of a discovery controller.
+	DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error)
+	// Ifaces lists the addresses of the network interfaces.
+	Ifaces() ([]tid.IfaceAddr, error)
+	// Listen opens a source of uevents.
+	Listen() (Events, error)
+}
+
+// Events is a source of uevents.
+type Events interface {
+	Receive(context.Context) (uevent.Event, error)
+	Close() error
+}
+
+// Timing of the reconciler.
+const (
+	retryFirst = time.Second      // after the first failure of a series
+	retryCap   = time.Minute      // at most
+	afterLoss  = time.Second      // before a lost controller is connected again
+	fullPass   = 60 * time.Second // between looks at all controllers, events or not
+	burst      = 4                // connects at a time
+	// busyDevices bounds the operations on existing devices. Each may block
+	// for a minute if its target is silent, so they must not wait for each other.
+	busyDevices = 64
+)
+
+// The number of connects at a time: the kernel makes one after the other
+// anyway (nvmf_dev_mutex), but while it works the next one should be waiting,
+// or its caller's preparation and clean-up would add up.
+
+// Service runs one daemon.
+type Service struct {
+	env      Env
+	kind     tid.Kind
+	policy   Policy
+	log      *slog.Logger
+	loop     *daemon.Loop
+	engine   *reconcile.Engine[fabrics.Options] // of the loop
+	identity hostid.Identity                    // of the loop
+
+	ctx          context.Context // of Run
+	seq          atomic.Uint64   // see reconcile.Engine.Observe
+	resync       chan struct{}
+	unsaved      chan json.RawMessage
+	failedReload atomic.Bool
+	workers      sync.WaitGroup
+}
+
+// New returns the service of a daemon that looks after controllers of a kind.
+func New(kind tid.Kind, policy Policy, env Env) *Service {
+	s := &Service{
+		env: env, kind: kind, policy: policy, log: env.Log,
+		resync:  make(chan struct{}, 1),
+		unsaved: make(chan json.RawMessage, 1),
+	}
+	s.loop = daemon.NewLoop(s.step)
+	s.engine = reconcile.New[fabrics.Options](reconcile.Config{
+		Kind: kind,
+		Limit: map[reconcile.OpKind]int{
+			reconcile.Connect: burst, reconcile.Disconnect: busyDevices, reconcile.Work: busyDevices,
+		},
+		Backoff:   backoff,
+		AfterLoss: afterLoss,
+		Work:      kind == tid.Discovery,
+		Notify:    s.notify,
+	})
+	return s
+}
+
+// Engine is what the policy tells its wishes. It belongs to the loop.
+func (s *Service) Engine() *reconcile.Engine[fabrics.Options] { return s.engine }
+
+// Loop runs what touches the state.
+func (s *Service) Loop() *daemon.Loop { return s.loop }
+
+// backoff doubles from retryFirst to retryCap. The second half of each pause
+// is left to chance, so that hosts that lost a target together do not come
+// back together.
+func backoff(n int) time.Duration {
+	d := retryCap
+	if n <= 6 {
+		d = min(retryFirst<<(n-1), retryCap)
+	}
+	return d/2 + rand.N(d/2)
+}
+
+// step runs in the loop after something has happened.
+func (s *Service) step() time.Time {
+	ops, wake := s.engine.Next(time.Now())
+	for _, op := range ops {
+		s.workers.Go(func() { s.carryOut(op) })
+	}
+	return wake
+}
+
+// carryOut does one operation and reports its end, in a goroutine of its own.
+func (s *Service) carryOut(op reconcile.Op[fabrics.Options]) {
+	var (
+		device = op.Device
+		log    nvme.DiscoveryLog
+		err    error
+	)
+	switch op.Kind {
+	case reconcile.Connect:
+		device, err = s.env.Kernel.Connect(op.Params)
+		if errors.Is(err, unix.EALREADY) {
+			s.requestPass() // the kernel has one that we do not know of
+		}
+	case reconcile.Disconnect:
+		if err = s.verify(op); err == nil {
+			err = s.env.Kernel.Delete(device)
+		}
+		if errors.Is(err, errReplaced) {
+			err = nil // what was to be deleted is gone
+		}
+	case reconcile.Work:
+		// Another controller may take the number over at any time. Its log must
+		// not be taken for this one's, so look before and after.
+		if err = s.verify(op); err == nil {
+			log, err = s.env.Kernel.DiscoveryLog(s.ctx, device)
+		}
+		if err == nil {
+			err = s.verify(op)
+		}
+	}
+	seen := observation{}
+	if device != "" {
+		seen = s.observe(device)
+	}
+	s.loop.Post(s.ctx, func() {
+		now := time.Now()
+		if device != "" {
+			seen.tell(s.engine, now)
+		}
+		if op.Kind == reconcile.Work && err == nil {
+			s.policy.Log(op.TID, device, log)
+		}
+		s.engine.Done(op, device, err, now)
+	})
+}
+
+// errReplaced says that a device is not the controller it was.
+var errReplaced = errors.New("the controller has gone")
+
+// verify looks whether the device still is the controller that the operation
+// is meant for.
+func (s *Service) verify(op reconcile.Op[fabrics.Options]) error {
+	now := s.observe(op.Device)
+	switch {
+	case now.err != nil:
+		return now.err
+	case now.controller == nil || !op.Seen.SameConnection(*now.controller):
+		return errReplaced
+	}
+	return nil
+}
+
+// notify logs what became of a controller and hands it on.
+func (s *Service) notify(ev reconcile.Event) {
+	log := s.log.With()
+	if ev.Device != "" {
+		log = log.With("device", ev.Device)
+	}
+	name := ev.TID.String()
+	switch ev.Kind {
+	case reconcile.Connected:
+		log.Info(name + " connected")
+	case reconcile.Adopted:
+		log.Info(name + " is connected already, taking it over")
+	case reconcile.Lost:
+		log.Warn(name + " was removed, connecting again")
+	case reconcile.Disconnected:
+		log.Info(name + " disconnected")
+	case reconcile.Released:
+		log.Info(name + " is no longer wanted, its connection stays")
+	case reconcile.ConnectFailed, reconcile.DisconnectFailed, reconcile.WorkFailed:
+		// The first failure of a series tells; the others are in "ls".
+		level := slog.LevelDebug
+		if ev.Attempt == 1 {
+			level = slog.LevelError
+		}
+		what := map[reconcile.EventKind]string{
+			reconcile.ConnectFailed:    " cannot be connected",
+			reconcile.DisconnectFailed: " cannot be disconnected",
+			reconcile.WorkFailed:       " does not give its log page",
+		}[ev.Kind]
+		log.Log(s.ctx, level, name+what+", trying again", "error", ev.Err,
+			"attempt", ev.Attempt, "retry-in", ev.Retry.Round(100*time.Millisecond))
+	}
+	s.policy.Event(ev)
+}

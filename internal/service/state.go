@@ -1,0 +1,126 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// stateVersion is the version of the state file's format. A file of another
+// version is ignored: a daemon starts well without one.
+const stateVersion = 1
+
+// StateFile keeps what a daemon has to know after a restart: the last known
+// members of every source. It is readable by root alone, and at any moment
+// either the old or the new one, whole.
+type StateFile struct{ Path string }
+
+type stateEnvelope struct {
+	Version int             `json:"version"`
+	State   json.RawMessage `json:"state"`
+}
+
+// Load reads the state. It reports [fs.ErrNotExist] if there is none.
+func (f StateFile) Load(state any) error {
+	data, err := os.ReadFile(f.Path)
+	if err != nil {
+		return err
+	}
+	var envelope stateEnvelope
+	if err := json.Unmarshal(data, &envelope); err != nil {
+		return fmt.Errorf("%s: %w", f.Path, err)
+	}
+	if envelope.Version != stateVersion {
+		return fmt.Errorf("%s: version %d of the format is not known", f.Path, envelope.Version)
+	}
+	if err := json.Unmarshal(envelope.State, state); err != nil {
+		return fmt.Errorf("%s: %w", f.Path, err)
+	}
+	return nil
+}
+
+// Save writes the state.
+func (f StateFile) Save(state json.RawMessage) (err error) {
+	data, err := json.Marshal(stateEnvelope{stateVersion, state})
+	if err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(f.Path), ".state-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(tmp.Name())
+		}
+	}()
+	if _, err = tmp.Write(data); err != nil {
+		_ = tmp.Close()
+		return err
+	}
+	if err = tmp.Sync(); err != nil {
+		_ = tmp.Close()
+		return err
+	}
+	if err = tmp.Close(); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), f.Path)
+}
+
+// State is where a daemon keeps its state.
+type State interface {
+	Load(state any) error
+	Save(state json.RawMessage) error
+}
+
+// Restore loads the state at start. Damage costs the memory, not the service.
+func (s *Service) Restore(state any) {
+	if err := s.env.State.Load(state); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("the last known state cannot be used, starting without it", "error", err)
+	}
+}
+
+// Save writes the daemon's state soon. It belongs to the loop and does not
+// block; of several states the last one counts.
+func (s *Service) Save(state any) {
+	data, err := json.Marshal(state)
+	if err != nil {
+		s.log.Error("cannot encode the state", "error", err)
+		return
+	}
+	select {
+	case <-s.unsaved: // overtaken
+	default:
+	}
+	s.unsaved <- data
+}
+
+// saveStates writes what Save hands over, until ctx ends and everything is
+// written.
+func (s *Service) saveStates(ctx context.Context) {
+	for {
+		select {
+		case data := <-s.unsaved:
+			s.save(data)
+			continue
+		case <-ctx.Done():
+		}
+		select {
+		case data := <-s.unsaved:
+			s.save(data)
+		default:
+		}
+		return
+	}
+}
+
+func (s *Service) save(data json.RawMessage) {
+	if err := s.env.State.Save(data); err != nil {
+		s.log.Error("cannot save the state; after a restart now, connections would not be recognised as ours", "error", err)
+	}
+}

@@ -1,0 +1,283 @@
+// Package stac is the connector: it keeps the I/O controllers connected that
+// stafd's log pages and its own configuration list.
+package stac
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nvme-stas/stas/internal/conf"
+	"github.com/nvme-stas/stas/internal/hostid"
+	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/reconcile"
+	"github.com/nvme-stas/stas/internal/service"
+	"github.com/nvme-stas/stas/internal/stasbus"
+	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/nvme"
+	"github.com/nvme-stas/stas/pkg/uevent"
+)
+
+// Page is a discovery controller and its log page, as stafd tells them.
+type Page = stasbus.DCPage[logpage.Entry]
+
+// Feed follows stafd, see [stasbus.Feed].
+type Feed interface {
+	Follow(ctx context.Context, deliver func([]Page))
+}
+
+// Daemon is stacd.
+type Daemon struct {
+	*service.Service
+	feed Feed
+	log  *slog.Logger
+
+	// The rest belongs to the loop.
+
+	cfg      *conf.Config
+	identity hostid.Identity
+	// sources has the entries of each discovery controller, as last known. What
+	// cannot be asked for now stays as it was.
+	sources map[tid.TID][]logpage.Entry
+	// wanted has every controller that is wanted, and who asks for it.
+	wanted map[tid.TID]reason
+	// told has what was complained of, so that it is said once.
+	told map[string]bool
+}
+
+// reason is who asks for a controller.
+type reason struct {
+	configured bool
+	entry      *logpage.Entry // of a log page, if one does
+}
+
+// state is what survives a restart: whom stacd looks after, and who listed
+// them. A connection that is not in it is not stacd's to remove.
+type state struct {
+	Wanted  []wantedState `json:"wanted"`
+	Sources []sourceState `json:"sources"`
+}
+
+type wantedState struct {
+	TID        tid.TID `json:"tid"`
+	Configured bool    `json:"configured"`
+}
+
+type sourceState struct {
+	DC      tid.TID         `json:"dc"`
+	Entries []logpage.Entry `json:"entries"`
+}
+
+// New returns stacd.
+func New(env service.Env, feed Feed) *Daemon {
+	d := &Daemon{
+		feed: feed, log: env.Log,
+		sources: make(map[tid.TID][]logpage.Entry),
+		wanted:  make(map[tid.TID]reason),
+		told:    make(map[string]bool),
+	}
+	d.Service = service.New(tid.IO, d, env)
+	return d
+}
+
+// Run runs stacd until ctx ends or something fails for good.
+func (d *Daemon) Run(ctx context.Context) error {
+	var last state
+	d.Restore(&last)
+	for _, s := range last.Sources {
+		d.sources[s.DC] = s.Entries
+	}
+	for _, w := range last.Wanted {
+		d.wanted[w.TID] = reason{configured: w.Configured}
+	}
+	return d.Service.Run(ctx, d)
+}
+
+// Tasks implements [service.Policy].
+func (d *Daemon) Tasks() []func(context.Context) error {
+	return []func(context.Context) error{func(ctx context.Context) error {
+		d.feed.Follow(ctx, func(pages []Page) {
+			d.Loop().Post(ctx, func() { d.deliver(pages) })
+		})
+		return nil
+	}}
+}
+
+// Apply implements [service.Policy].
+func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
+	d.cfg, d.identity = cfg, identity
+	clear(d.told)
+	d.reconsider()
+}
+
+// deliver takes the log pages of all discovery controllers from stafd, or nil
+// if stafd is silent. A discovery controller that stafd no longer has, and an
+// entry that is missing from a page that is complete, have provably gone.
+// Nothing else has.
+func (d *Daemon) deliver(pages []Page) {
+	if pages == nil {
+		return // silent is unknown: all sources stay as they are
+	}
+	next := make(map[tid.TID][]logpage.Entry, len(pages))
+	for _, p := range pages {
+		dc := stasbus.ParseID(p.DiscoveryController)
+		entries := p.LogPages
+		if !complete(p) {
+			entries = union(d.sources[dc], entries)
+		}
+		next[dc] = union(next[dc], entries)
+	}
+	if maps.EqualFunc(next, d.sources, slices.Equal) {
+		return
+	}
+	d.sources = next
+	d.reconsider()
+}
+
+// complete reports whether the page has all entries of its controller. The
+// stafd of nvme-stas 2.x does not tell; there an empty page may be one that has
+// not been read yet.
+func complete(p Page) bool {
+	known, told := p.DiscoveryController[stasbus.KnownKey]
+	if !told {
+		return len(p.LogPages) > 0
+	}
+	return known == stasbus.True
+}
+
+// union returns a, followed by what b has besides.
+func union(a, b []logpage.Entry) []logpage.Entry {
+	if len(a) == 0 {
+		return b
+	}
+	have := make(map[logpage.Entry]bool, len(a))
+	for _, e := range a {
+		have[e] = true
+	}
+	all := slices.Clip(a)
+	for _, e := range b {
+		if !have[e] {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// reconsider works out who is wanted and tells the engine.
+func (d *Daemon) reconsider() {
+	options := service.Configured(d.cfg, tid.IO, d.identity, d.log)
+	wanted := make(map[tid.TID]reason, len(options))
+	for id := range options {
+		wanted[id] = reason{configured: true}
+	}
+	for dc, entries := range d.sources {
+		for i := range entries {
+			e := &entries[i]
+			id, ok := d.candidate(dc, e)
+			if !ok {
+				continue
+			}
+			r := wanted[id]
+			r.entry = e
+			wanted[id] = r
+			if !r.configured {
+				options[id] = service.Options(id, tid.IO, d.cfg.Params, d.identity)
+			}
+		}
+	}
+	now := time.Now()
+	for id := range wanted {
+		d.Engine().Want(id, options[id], now)
+	}
+	keep := d.cfg.DisconnectScope == conf.NoDisconnect
+	for id, was := range d.wanted {
+		if _, ok := wanted[id]; ok {
+			continue
+		}
+		// It may be known from before a restart only.
+		d.WantUntilNow(id, d.cfg, d.identity)
+		if d.cfg.Doubtful && was.configured {
+			wanted[id] = reason{configured: true}
+			d.tell(slog.LevelWarn, id.String()+service.Stays)
+			continue
+		}
+		d.Engine().Unwant(id, keep, now)
+	}
+	d.wanted = wanted
+	d.save()
+}
+
+// candidate is the I/O controller that a log page entry names, if stacd may
+// connect it.
+func (d *Daemon) candidate(dc tid.TID, e *logpage.Entry) (tid.TID, bool) {
+	if e.SubType != logpage.SubNVMe || e.Placeholder() {
+		return tid.TID{}, false
+	}
+	if dc.HostNQN == "" {
+		dc.HostNQN = d.identity.NQN
+	}
+	id, err := e.IOC(dc)
+	if err != nil {
+		d.tell(slog.LevelWarn, fmt.Sprintf("an entry of the log page of %s cannot be connected: %v", dc, err))
+		return tid.TID{}, false
+	}
+	if d.cfg.IgnoreIface {
+		id.HostIface = ""
+	}
+	if why := service.Refused(d.cfg, id); why != "" {
+		d.tell(slog.LevelInfo, id.String()+" is listed, but not connected: "+why)
+		return tid.TID{}, false
+	}
+	return id, true
+}
+
+// tell logs something once per configuration.
+func (d *Daemon) tell(level slog.Level, message string) {
+	if !d.told[message] {
+		d.told[message] = true
+		d.log.Log(context.Background(), level, message)
+	}
+}
+
+func (d *Daemon) save() {
+	var s state
+	for id, r := range d.wanted {
+		s.Wanted = append(s.Wanted, wantedState{id, r.configured})
+	}
+	for dc, entries := range d.sources {
+		s.Sources = append(s.Sources, sourceState{dc, entries})
+	}
+	d.Save(s)
+}
+
+// Event implements [service.Policy].
+func (d *Daemon) Event(reconcile.Event) {}
+
+// Log implements [service.Policy]; I/O controllers have no discovery log.
+func (d *Daemon) Log(tid.TID, string, nvme.DiscoveryLog) {}
+
+// Changed implements [service.Policy].
+func (d *Daemon) Changed(uevent.Event) {}
+
+// Overrun implements [service.Policy].
+func (d *Daemon) Overrun() {}
+
+// nccFlag is the bit of EFLAGS that says: not connected to the CDC now.
+const nccFlag = 1 << 2
+
+// Info implements [service.Policy].
+func (d *Daemon) Info(id tid.TID, detailed bool, info stasbus.Dict) {
+	if !detailed {
+		return
+	}
+	info["dlpe"] = "None"
+	if e := d.wanted[id].entry; e != nil {
+		info["dlpe"] = fmt.Sprint(*e)
+		flags, _ := strconv.Atoi(e.EFlags)
+		info["dlpe.eflags.ncc"] = stasbus.Bool(flags&nccFlag != 0)
+	}
+}

@@ -1,0 +1,218 @@
+// Package staf is the finder: it keeps discovery controllers connected, reads
+// their logs, and serves the entries on D-Bus.
+package staf
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/nvme-stas/stas/internal/conf"
+	"github.com/nvme-stas/stas/internal/hostid"
+	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/reconcile"
+	"github.com/nvme-stas/stas/internal/service"
+	"github.com/nvme-stas/stas/internal/stasbus"
+	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/nvme"
+	"github.com/nvme-stas/stas/pkg/uevent"
+)
+
+// originConfigured is the origin of what a controller= line asks for.
+const originConfigured = "configured"
+
+// Daemon is stafd.
+type Daemon struct {
+	*service.Service
+	bus service.Bus
+	log *slog.Logger
+
+	// The rest belongs to the loop.
+
+	// pages has what is known of the log of each discovery controller that is
+	// wanted. Controllers come and go; their pages stay as they were last read.
+	pages map[tid.TID]*page
+}
+
+type page struct {
+	logpage.Page
+	// announced says that the page has been read since its controller was last
+	// taken up. stacd waits for that signal, whether or not anything changed.
+	announced bool
+}
+
+// state is what survives a restart.
+type state struct {
+	Controllers []controllerState `json:"controllers"`
+}
+
+type controllerState struct {
+	TID    tid.TID      `json:"tid"`
+	Origin string       `json:"origin"`
+	Page   logpage.Page `json:"page"`
+}
+
+// New returns stafd.
+func New(env service.Env) *Daemon {
+	d := &Daemon{bus: env.Bus, log: env.Log, pages: make(map[tid.TID]*page)}
+	d.Service = service.New(tid.Discovery, d, env)
+	return d
+}
+
+// Run runs stafd until ctx ends or something fails for good.
+func (d *Daemon) Run(ctx context.Context) error {
+	var last state
+	d.Restore(&last)
+	for _, c := range last.Controllers {
+		d.pages[c.TID] = &page{Page: c.Page}
+	}
+	return d.Service.Run(ctx, d)
+}
+
+// Tasks implements [service.Policy].
+func (d *Daemon) Tasks() []func(context.Context) error { return nil }
+
+// Apply implements [service.Policy].
+func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
+	wanted := service.Configured(cfg, tid.Discovery, identity, d.log)
+	now := time.Now()
+	for id, options := range wanted {
+		if d.pages[id] == nil {
+			d.pages[id] = &page{}
+		}
+		d.Engine().Want(id, options, now)
+	}
+	removed := false
+	for id := range d.pages {
+		if _, ok := wanted[id]; ok {
+			continue
+		}
+		// It may be known from before a restart only.
+		d.WantUntilNow(id, cfg, identity)
+		if cfg.Doubtful {
+			d.log.Warn(id.String() + service.Stays)
+			continue
+		}
+		d.Engine().Unwant(id, false, now)
+		delete(d.pages, id)
+		removed = true
+	}
+	if removed {
+		d.bus.DCRemoved()
+	}
+	d.save()
+}
+
+func (d *Daemon) save() {
+	s := state{Controllers: make([]controllerState, 0, len(d.pages))}
+	for id, p := range d.pages {
+		s.Controllers = append(s.Controllers, controllerState{id, originConfigured, p.Page})
+	}
+	d.Save(s)
+}
+
+// Event implements [service.Policy].
+func (d *Daemon) Event(ev reconcile.Event) {
+	if p := d.pages[ev.TID]; p != nil && (ev.Kind == reconcile.Connected || ev.Kind == reconcile.Adopted) {
+		p.announced = false
+	}
+}
+
+// Log implements [service.Policy].
+func (d *Daemon) Log(id tid.TID, device string, log nvme.DiscoveryLog) {
+	p := d.pages[id]
+	if p == nil {
+		return // not wanted any more
+	}
+	for _, bad := range log.Bad {
+		d.log.Warn(id.String()+" lists something that makes no sense; that entry is left out", "device", device, "error", bad)
+	}
+	next := p.Update(log)
+	changed := next.Known != p.Known || !slices.Equal(next.Entries, p.Entries)
+	p.Page = next
+	if changed || !p.announced {
+		p.announced = true
+		d.log.Info(fmt.Sprintf("%s: log page with %d entries", id, len(next.Entries)), "device", device, "genctr", next.GenCtr)
+		d.save()
+		d.bus.LogPagesChanged(id, device)
+	}
+}
+
+// Changed implements [service.Policy]: a discovery controller reports that its
+// log has changed, or has been reconnected and may have missed to report it.
+func (d *Daemon) Changed(ev uevent.Event) {
+	if text, ok := ev.Env["NVME_AEN"]; ok {
+		aen, err := nvme.ParseAEN(text)
+		if err != nil {
+			d.log.Warn("the kernel reports an event that makes no sense", "device", ev.DevName, "error", err)
+			return
+		}
+		d.log.Debug("asynchronous event", "device", ev.DevName, "aen", aen)
+		if aen == nvme.DiscoveryLogChanged {
+			d.Engine().RequestWork(ev.DevName, time.Now())
+		}
+	}
+	switch ev.Env["NVME_EVENT"] {
+	case "connected", "rediscover":
+		d.Engine().RequestWork(ev.DevName, time.Now())
+	}
+}
+
+// Overrun implements [service.Policy]: a lost event may have been about any
+// log page.
+func (d *Daemon) Overrun() { d.Engine().RequestAllWork(time.Now()) }
+
+// Info implements [service.Policy].
+func (d *Daemon) Info(id tid.TID, _ bool, info stasbus.Dict) {
+	p := d.pages[id]
+	if p == nil {
+		return
+	}
+	info["origin"] = originConfigured
+	info[stasbus.KnownKey] = stasbus.Bool(p.Known)
+	info["log-page-entries"] = fmt.Sprint(len(p.Entries))
+	if st, ok := d.Engine().Status(id); ok && st.Work.Err != nil {
+		info["get log page operation"] = fmt.Sprintf("{'fail count': %d, 'completed': False, 'alive': True}", st.Work.Failures)
+		info["last error"] = st.Work.Err.Error()
+	}
+}
+
+// GetLogPages implements [stasbus.LogPages].
+func (d *Daemon) GetLogPages(ctx context.Context, id tid.TID) ([]stasbus.Dict, error) {
+	list := []stasbus.Dict{}
+	err := d.Loop().Do(ctx, func() {
+		if p := d.pages[id]; p != nil {
+			for _, e := range p.Entries {
+				list = append(list, e.Map())
+			}
+		}
+	})
+	return list, err
+}
+
+// GetAllLogPages implements [stasbus.LogPages].
+func (d *Daemon) GetAllLogPages(ctx context.Context, detailed bool) (string, error) {
+	var entries [][]logpage.Entry
+	all, err := d.Describe(ctx, detailed, func(id tid.TID) {
+		var e []logpage.Entry
+		if p := d.pages[id]; p != nil {
+			e = p.Entries // replaced, never changed
+		}
+		entries = append(entries, e)
+	})
+	if err != nil {
+		return "", err
+	}
+	pages := make([]stasbus.DCPage[logpage.Entry], len(all))
+	for i, c := range all {
+		pages[i] = stasbus.DCPage[logpage.Entry]{DiscoveryController: c.Dict, LogPages: entries[i]}
+		if entries[i] == nil {
+			pages[i].LogPages = []logpage.Entry{}
+		}
+	}
+	text, err := json.Marshal(pages)
+	return string(text), err
+}

@@ -1,0 +1,188 @@
+package stasbus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/tid"
+)
+
+// Client calls a daemon.
+type Client struct {
+	names Names
+	conn  *dbus.Conn
+}
+
+// Dial connects to the system bus in order to call the daemon with these
+// names. The daemon need not be there yet.
+func Dial(names Names) (*Client, error) {
+	conn, err := connect()
+	if err != nil {
+		return nil, err
+	}
+	return &Client{names: names, conn: conn}, nil
+}
+
+// Close closes the connection.
+func (c *Client) Close() error { return c.conn.Close() }
+
+func (c *Client) call(ctx context.Context, result any, iface, method string, args ...any) error {
+	// A daemon that is not there must not be started by a question.
+	call := c.conn.Object(c.names.Bus, c.names.Path).CallWithContext(ctx, iface+"."+method, dbus.FlagNoAutoStart, args...)
+	if err := call.Store(result); err != nil {
+		return fmt.Errorf("%s: %w", method, err)
+	}
+	return nil
+}
+
+// ListControllers calls the method of that name.
+func (c *Client) ListControllers(ctx context.Context, detailed bool) (list []Dict, err error) {
+	return list, c.call(ctx, &list, c.names.Bus, "list_controllers", detailed)
+}
+
+// GetLogPages calls the method of that name (stafd only).
+func (c *Client) GetLogPages(ctx context.Context, id tid.TID) (entries []Dict, err error) {
+	return entries, c.call(ctx, &entries, c.names.Bus, "get_log_pages", IDArgs(id)...)
+}
+
+// GetAllLogPages calls the method of that name (stafd only).
+func (c *Client) GetAllLogPages(ctx context.Context, detailed bool) ([]DCPage[logpage.Entry], error) {
+	var text string
+	if err := c.call(ctx, &text, c.names.Bus, "get_all_log_pages", detailed); err != nil {
+		return nil, err
+	}
+	var pages []DCPage[logpage.Entry]
+	if err := json.Unmarshal([]byte(text), &pages); err != nil {
+		return nil, fmt.Errorf("get_all_log_pages: %w", err)
+	}
+	return pages, nil
+}
+
+// ProcessInfo calls the method of that name. The result is a JSON object.
+func (c *Client) ProcessInfo(ctx context.Context) (info string, err error) {
+	return info, c.call(ctx, &info, c.names.Debug, "process_info")
+}
+
+// ControllerInfo calls the method of that name. The result is a JSON object.
+func (c *Client) ControllerInfo(ctx context.Context, id tid.TID) (info string, err error) {
+	return info, c.call(ctx, &info, c.names.Debug, "controller_info", IDArgs(id)...)
+}
+
+// Tron reads the property of that name.
+func (c *Client) Tron(ctx context.Context) (bool, error) {
+	var v dbus.Variant
+	if err := c.call(ctx, &v, properties, "Get", c.names.Debug, propTron); err != nil {
+		return false, err
+	}
+	tron, ok := v.Value().(bool)
+	if !ok {
+		return false, errors.New("tron is not a boolean")
+	}
+	return tron, nil
+}
+
+// SetTron writes the property of that name.
+func (c *Client) SetTron(ctx context.Context, tron bool) error {
+	return c.call(ctx, nil, properties, "Set", c.names.Debug, propTron, dbus.MakeVariant(tron))
+}
+
+const (
+	// fetchTimeout bounds one question to stafd. A silent stafd is unknown.
+	fetchTimeout = 15 * time.Second
+	// fetchInterval is the pause between questions that no signal asked for.
+	fetchInterval = 60 * time.Second
+	// fetchRetry is the pause after a question that was not answered.
+	fetchRetry = 2 * time.Second
+)
+
+// Feed follows the log pages of stafd.
+type Feed struct {
+	Log *slog.Logger
+}
+
+// Follow calls deliver with all pages whenever they may have changed, until
+// ctx ends. While stafd does not answer nothing is delivered: that it is
+// silent says nothing about its pages. deliver gets a nil slice when stafd
+// stops answering, once.
+func (f Feed) Follow(ctx context.Context, deliver func([]DCPage[logpage.Entry])) {
+	up := true // so that the first failure is told
+	failed := func(err error) {
+		if up {
+			f.Log.Info("stafd does not answer; what it listed before stays wanted", "reason", err)
+			deliver(nil)
+		}
+		up = false
+	}
+	for ctx.Err() == nil {
+		err := f.follow(ctx, func(pages []DCPage[logpage.Entry]) {
+			if !up {
+				f.Log.Info("stafd answers")
+			}
+			up = true
+			deliver(pages)
+		}, failed)
+		if ctx.Err() == nil {
+			failed(err)
+			sleep(ctx, busRetry)
+		}
+	}
+}
+
+// follow is one connection's life.
+func (f Feed) follow(ctx context.Context, deliver func([]DCPage[logpage.Entry]), failed func(error)) error {
+	client, err := Dial(Staf)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	// Listen first, ask then: what changes in between is not lost.
+	signals := make(chan *dbus.Signal, signalBacklog)
+	client.conn.Signal(signals)
+	err = errors.Join(
+		client.conn.AddMatchSignalContext(ctx, dbus.WithMatchSender(Staf.Bus), dbus.WithMatchInterface(Staf.Bus)),
+		client.conn.AddMatchSignalContext(ctx, dbus.WithMatchInterface("org.freedesktop.DBus"),
+			dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, Staf.Bus)),
+	)
+	if err != nil {
+		return fmt.Errorf("cannot subscribe to stafd: %w", err)
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, ok := <-signals:
+			if !ok {
+				return errors.New("the connection to the system bus was closed")
+			}
+			for len(signals) > 0 {
+				<-signals // one question answers them all
+			}
+		case <-timer.C:
+		}
+		asking, cancel := context.WithTimeout(ctx, fetchTimeout)
+		pages, err := client.GetAllLogPages(asking, true)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			failed(err)
+			timer.Reset(fetchRetry)
+		default:
+			if pages == nil {
+				pages = []DCPage[logpage.Entry]{} // no discovery controllers, an answer all the same
+			}
+			deliver(pages)
+			timer.Reset(fetchInterval)
+		}
+	}
+}

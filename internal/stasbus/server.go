@@ -1,0 +1,265 @@
+package stasbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/nvme-stas/stas/internal/tid"
+)
+
+// Backend answers the methods that both daemons have. Its methods are called
+// from many goroutines at once.
+type Backend interface {
+	ListControllers(ctx context.Context, detailed bool) ([]Dict, error)
+	// ControllerInfo and ProcessInfo return JSON objects.
+	ControllerInfo(ctx context.Context, id tid.TID) (string, error)
+	ProcessInfo(ctx context.Context) (string, error)
+	Tron() bool
+	SetTron(bool)
+}
+
+// LogPages answers the methods that only stafd has.
+type LogPages interface {
+	GetLogPages(ctx context.Context, id tid.TID) ([]Dict, error)
+	// GetAllLogPages returns a JSON array of [DCPage].
+	GetAllLogPages(ctx context.Context, detailed bool) (string, error)
+}
+
+// ErrNameOwned says that another process has the daemon's name.
+var ErrNameOwned = errors.New("the name is already owned on the system bus")
+
+const (
+	// answerTimeout bounds a method call; it is shorter than the time that
+	// callers wait by default (25 s).
+	answerTimeout = 20 * time.Second
+	// busRetry is the pause before a lost bus is tried again.
+	busRetry = time.Second
+	// signalBacklog bounds the signals that wait for the bus. One that is
+	// dropped costs its receiver only time: it looks by itself now and then.
+	signalBacklog = 1024
+)
+
+// Server serves a daemon's object.
+type Server struct {
+	names   Names
+	backend Backend
+	log     *slog.Logger
+	signals chan signal
+	dropped atomic.Uint64
+}
+
+type signal struct {
+	member string
+	args   []any
+}
+
+// NewServer returns a server for the daemon with these names. If the backend
+// has LogPages, those are served too.
+func NewServer(names Names, backend Backend, log *slog.Logger) *Server {
+	return &Server{names: names, backend: backend, log: log, signals: make(chan signal, signalBacklog)}
+}
+
+// LogPagesChanged emits the signal of that name. It does not block.
+func (s *Server) LogPagesChanged(id tid.TID, device string) {
+	s.emit(signal{sigLogPagesChanged, append(IDArgs(id), device)})
+}
+
+// DCRemoved emits the signal of that name. It does not block.
+func (s *Server) DCRemoved() { s.emit(signal{member: sigDCRemoved}) }
+
+func (s *Server) emit(sig signal) {
+	select {
+	case s.signals <- sig:
+	default:
+		s.dropped.Add(1)
+	}
+}
+
+// Run serves until ctx ends, over as many connections to the bus as it takes:
+// a bus that goes away is waited for, and storage stays as it is meanwhile.
+// ready is called once, when the name is owned for the first time. Until then
+// any failure is final.
+func (s *Server) Run(ctx context.Context, ready func()) error {
+	owned := func() {
+		if ready != nil {
+			ready()
+			ready = nil
+			return
+		}
+		s.log.Info("back on the system bus")
+	}
+	for {
+		err := s.serve(ctx, owned)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if ready != nil {
+			return err
+		}
+		s.log.Warn("not on the system bus, trying again; connections are not affected", "error", err)
+		if !sleep(ctx, busRetry) {
+			return nil
+		}
+	}
+}
+
+// serve is one connection's life.
+func (s *Server) serve(ctx context.Context, owned func()) error {
+	conn, err := connect()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := s.export(ctx, conn); err != nil {
+		return err
+	}
+	reply, err := conn.RequestName(s.names.Bus, dbus.NameFlagDoNotQueue)
+	if err != nil {
+		return fmt.Errorf("cannot own the name %s: %w (is the D-Bus policy installed, and the bus reloaded since?)", s.names.Bus, err)
+	}
+	if reply != dbus.RequestNameReplyPrimaryOwner {
+		return fmt.Errorf("%s: %w (is another instance running?)", s.names.Bus, ErrNameOwned)
+	}
+	owned()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-conn.Context().Done():
+			return errors.New("the connection to the system bus was closed")
+		case sig := <-s.signals:
+			if err := conn.Emit(s.names.Path, s.names.Bus+"."+sig.member, sig.args...); err != nil {
+				return fmt.Errorf("cannot emit %s: %w", sig.member, err)
+			}
+		}
+	}
+}
+
+// connect opens an own connection to the system bus.
+func connect() (*dbus.Conn, error) {
+	conn, err := dbus.ConnectSystemBus(dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
+	if err != nil {
+		return nil, fmt.Errorf("cannot reach the system bus: %w (is dbus running?)", err)
+	}
+	return conn, nil
+}
+
+func (s *Server) export(ctx context.Context, conn *dbus.Conn) error {
+	main := map[string]any{
+		"list_controllers": func(detailed bool) ([]Dict, *dbus.Error) {
+			return answer(ctx, func(ctx context.Context) ([]Dict, error) { return s.backend.ListControllers(ctx, detailed) })
+		},
+	}
+	if pages, ok := s.backend.(LogPages); ok {
+		main["get_log_pages"] = func(a, b, c, d, e, f, g string) ([]Dict, *dbus.Error) {
+			return answer(ctx, func(ctx context.Context) ([]Dict, error) {
+				return pages.GetLogPages(ctx, argsID(a, b, c, d, e, f, g))
+			})
+		}
+		main["get_all_log_pages"] = func(detailed bool) (string, *dbus.Error) {
+			return answer(ctx, func(ctx context.Context) (string, error) { return pages.GetAllLogPages(ctx, detailed) })
+		}
+	}
+	debug := map[string]any{
+		"process_info": func() (string, *dbus.Error) { return answer(ctx, s.backend.ProcessInfo) },
+		"controller_info": func(a, b, c, d, e, f, g string) (string, *dbus.Error) {
+			return answer(ctx, func(ctx context.Context) (string, error) {
+				return s.backend.ControllerInfo(ctx, argsID(a, b, c, d, e, f, g))
+			})
+		},
+	}
+	props := map[string]any{"Get": s.getProperty, "GetAll": s.getProperties, "Set": s.setProperty}
+	intro := map[string]any{"Introspect": func() (string, *dbus.Error) { return s.names.xml, nil }}
+	return errors.Join(
+		conn.ExportMethodTable(main, s.names.Path, s.names.Bus),
+		conn.ExportMethodTable(debug, s.names.Path, s.names.Debug),
+		conn.ExportMethodTable(props, s.names.Path, properties),
+		conn.ExportMethodTable(intro, s.names.Path, introspectable),
+	)
+}
+
+// answer runs a method with its time limit. A failure becomes a D-Bus error.
+func answer[T any](ctx context.Context, method func(context.Context) (T, error)) (T, *dbus.Error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	v, err := method(ctx)
+	if err != nil {
+		return v, dbus.MakeFailedError(err)
+	}
+	return v, nil
+}
+
+func argsID(transport, traddr, trsvcid, subsysnqn, hostTraddr, hostIface, hostNQN string) tid.TID {
+	return tid.New(tid.TID{
+		Transport: transport, TrAddr: traddr, TrSvcID: trsvcid, SubsysNQN: subsysnqn,
+		HostTrAddr: hostTraddr, HostIface: hostIface, HostNQN: hostNQN,
+	})
+}
+
+// The properties of the debug interface. The bus policy lets only root set
+// one (dbus-daemon(1), /usr/share/dbus-1/system.d).
+
+const (
+	propTron     = "tron"
+	propLogLevel = "log_level"
+)
+
+func (s *Server) getProperties(iface string) (map[string]dbus.Variant, *dbus.Error) {
+	if iface != s.names.Debug {
+		return map[string]dbus.Variant{}, nil
+	}
+	level := "INFO"
+	if s.backend.Tron() {
+		level = "DEBUG"
+	}
+	return map[string]dbus.Variant{
+		propTron:     dbus.MakeVariant(s.backend.Tron()),
+		propLogLevel: dbus.MakeVariant(level),
+	}, nil
+}
+
+func (s *Server) getProperty(iface, name string) (dbus.Variant, *dbus.Error) {
+	all, _ := s.getProperties(iface)
+	v, ok := all[name]
+	if !ok {
+		return v, unknownProperty(iface, name)
+	}
+	return v, nil
+}
+
+func (s *Server) setProperty(iface, name string, value dbus.Variant) *dbus.Error {
+	all, _ := s.getProperties(iface)
+	if _, ok := all[name]; !ok {
+		return unknownProperty(iface, name)
+	}
+	if name != propTron {
+		return dbus.NewError("org.freedesktop.DBus.Error.PropertyReadOnly", []any{name + " is read-only"})
+	}
+	tron, ok := value.Value().(bool)
+	if !ok {
+		return dbus.NewError("org.freedesktop.DBus.Error.InvalidArgs", []any{name + " is a boolean"})
+	}
+	s.backend.SetTron(tron)
+	return nil
+}
+
+func unknownProperty(iface, name string) *dbus.Error {
+	return dbus.NewError("org.freedesktop.DBus.Error.UnknownProperty",
+		[]any{fmt.Sprintf("interface %q has no property %q", iface, name)})
+}
+
+// sleep waits, and reports false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}

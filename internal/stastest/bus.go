@@ -1,0 +1,113 @@
+package stastest
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/stac"
+	"github.com/nvme-stas/stas/internal/stasbus"
+	"github.com/nvme-stas/stas/internal/tid"
+)
+
+// Bus carries stafd's object to stacd inside one process. What it carries is
+// text all the same.
+type Bus struct {
+	mu      sync.Mutex
+	staf    stasbus.LogPages
+	changes map[chan struct{}]bool
+	// Silent makes stafd not answer, as if it hung.
+	Silent bool
+}
+
+// NewBus returns an empty bus.
+func NewBus() *Bus { return &Bus{changes: make(map[chan struct{}]bool)} }
+
+// Connection is a daemon's connection to a [Bus]; it implements [service.Bus].
+type Connection struct {
+	Bus     *Bus
+	Backend stasbus.Backend // while it is served
+}
+
+// Run implements [service.Bus].
+func (c *Connection) Run(ctx context.Context, backend stasbus.Backend, ready func()) error {
+	pages, isStaf := backend.(stasbus.LogPages)
+	c.Bus.mu.Lock()
+	c.Backend = backend
+	if isStaf {
+		c.Bus.staf = pages
+	}
+	c.Bus.mu.Unlock()
+	c.Bus.signal()
+	ready()
+	<-ctx.Done()
+	c.Bus.mu.Lock()
+	if c.Bus.staf == pages && isStaf {
+		c.Bus.staf = nil
+	}
+	c.Bus.mu.Unlock()
+	c.Bus.signal()
+	return nil
+}
+
+// LogPagesChanged implements [service.Bus].
+func (c *Connection) LogPagesChanged(tid.TID, string) { c.Bus.signal() }
+
+// DCRemoved implements [service.Bus].
+func (c *Connection) DCRemoved() { c.Bus.signal() }
+
+func (b *Bus) signal() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for ch := range b.changes {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Follow implements [stac.Feed].
+func (b *Bus) Follow(ctx context.Context, deliver func([]stac.Page)) {
+	changed := make(chan struct{}, 1)
+	b.mu.Lock()
+	b.changes[changed] = true
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.changes, changed)
+	}()
+	for {
+		deliver(b.ask(ctx))
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-time.After(time.Minute):
+		}
+	}
+}
+
+// ask asks stafd for all pages; nil if it does not answer.
+func (b *Bus) ask(ctx context.Context) []stac.Page {
+	b.mu.Lock()
+	staf, silent := b.staf, b.Silent
+	b.mu.Unlock()
+	if staf == nil || silent {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	text, err := staf.GetAllLogPages(ctx, true)
+	if err != nil {
+		return nil
+	}
+	pages := []stasbus.DCPage[logpage.Entry]{}
+	if json.Unmarshal([]byte(text), &pages) != nil {
+		return nil
+	}
+	return pages
+}

@@ -1,0 +1,438 @@
+// Package stastest has what tests put in place of the world around the
+// daemons: a kernel with an NVMe-oF target behind it, and a bus.
+package stastest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nvme-stas/stas/internal/service"
+	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/fabrics"
+	"github.com/nvme-stas/stas/pkg/nvme"
+	"github.com/nvme-stas/stas/pkg/nvmesysfs"
+	"github.com/nvme-stas/stas/pkg/uevent"
+)
+
+// What the kernel does when it is not told otherwise (nvme/host/fabrics.h).
+const (
+	defaultReconnectDelay = 10
+	defaultCtrlLossTMO    = 600
+	connectTime           = 20 * time.Millisecond
+)
+
+// Kernel is a Linux kernel as far as the daemons can tell, with a target that
+// its controllers connect to. Use it in a synctest bubble: its time passes in
+// sleeps.
+type Kernel struct {
+	// connecting is nvmf_dev_mutex: one connect at a time. A channel, because
+	// a bubble's time stands still while somebody waits for a mutex.
+	connecting chan struct{}
+
+	mu        sync.Mutex // guards the following
+	ctrls     map[string]*ctrl
+	ports     map[string]*port
+	listeners map[*Events]bool
+	// Connects and Deletes count what the daemons asked for.
+	Connects, Deletes int
+}
+
+type ctrl struct {
+	nvmesysfs.Controller
+	port           *port
+	reconnectDelay time.Duration
+	attempts       int // reconnects until the kernel gives up, negative: never
+	stop           chan struct{}
+}
+
+// port is a listener of the target.
+type port struct {
+	id           int
+	addr, svc    string
+	open         bool
+	genctr       uint64
+	subsystems   map[string]bool
+	unreadable   error // what reading the log page gives
+	discoveryNQN string
+}
+
+// NewKernel returns a kernel without controllers and a target without ports.
+func NewKernel() *Kernel {
+	return &Kernel{
+		connecting: make(chan struct{}, 1),
+
+		ctrls:     make(map[string]*ctrl),
+		ports:     make(map[string]*port),
+		listeners: make(map[*Events]bool),
+	}
+}
+
+// OpenPort makes the target listen.
+func (k *Kernel) OpenPort(id int, addr, svc string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p := k.ports[addr+" "+svc]
+	if p == nil {
+		p = &port{id: id, addr: addr, svc: svc, subsystems: make(map[string]bool), discoveryNQN: nvme.WellKnownDiscoveryNQN}
+		k.ports[addr+" "+svc] = p
+	}
+	p.open = true
+}
+
+// ClosePort ends the listener and resets its connections.
+func (k *Kernel) ClosePort(addr, svc string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p := k.ports[addr+" "+svc]
+	p.open = false
+	for _, c := range k.ctrls {
+		if c.port == p {
+			k.lose(c)
+		}
+	}
+}
+
+// Offer makes a subsystem visible through a port, or invisible.
+func (k *Kernel) Offer(nqn, addr, svc string, visible bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p := k.ports[addr+" "+svc]
+	if p.subsystems[nqn] == visible {
+		return
+	}
+	p.genctr++
+	if visible {
+		p.subsystems[nqn] = true
+	} else {
+		delete(p.subsystems, nqn)
+	}
+	for _, c := range k.ctrls {
+		switch {
+		case c.port != p || c.State != nvmesysfs.Live:
+		case c.Kind == nvmesysfs.Discovery:
+			k.announce("change", c.Name, "NVME_AEN=0x70f002")
+		case c.SubsysNQN == nqn && !visible:
+			k.lose(c)
+		}
+	}
+}
+
+// BreakLog makes reading the log page of a port fail, or work again with nil.
+func (k *Kernel) BreakLog(addr, svc string, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ports[addr+" "+svc].unreadable = err
+}
+
+// lose breaks a connection: the kernel tries to get it back and gives up
+// some day. There is no event. The caller holds the lock.
+func (k *Kernel) lose(c *ctrl) {
+	if c.State != nvmesysfs.Live {
+		return
+	}
+	c.State, c.SrcAddr = nvmesysfs.Connecting, ""
+	go k.reconnect(c, c.stop)
+}
+
+func (k *Kernel) reconnect(c *ctrl, stop <-chan struct{}) {
+	for n := 0; c.attempts < 0 || n < c.attempts; n++ {
+		select {
+		case <-stop:
+			return
+		case <-time.After(c.reconnectDelay):
+		}
+		k.mu.Lock()
+		if c.port.open && c.State == nvmesysfs.Connecting {
+			if c.Kind == nvmesysfs.IO && !c.port.subsystems[c.SubsysNQN] {
+				// Connect Invalid Parameters with DNR: no second attempt.
+				k.remove(c)
+				k.mu.Unlock()
+				return
+			}
+			c.State, c.SrcAddr = nvmesysfs.Live, sourceOf(c.TrAddr)
+			if c.Kind == nvmesysfs.Discovery {
+				k.announce("change", c.Name, "NVME_EVENT=rediscover")
+			}
+			k.announce("change", c.Name, "NVME_EVENT=connected")
+			k.mu.Unlock()
+			return
+		}
+		k.mu.Unlock()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ctrls[c.Name] == c {
+		k.remove(c)
+	}
+}
+
+// sourceOf is where a connection comes from: target and host are one here.
+func sourceOf(traddr string) string { return traddr }
+
+// remove takes a controller out. The caller holds the lock.
+func (k *Kernel) remove(c *ctrl) {
+	delete(k.ctrls, c.Name)
+	close(c.stop)
+	k.announce("remove", c.Name)
+}
+
+// announce sends an event to all listeners. The caller holds the lock.
+func (k *Kernel) announce(action, name string, vars ...string) {
+	ev := uevent.Event{
+		Action: action, Subsystem: "nvme", DevName: name,
+		DevPath: "/devices/virtual/nvme-fabrics/ctl/" + name, Env: map[string]string{},
+	}
+	for _, v := range vars {
+		for i := range v {
+			if v[i] == '=' {
+				ev.Env[v[:i]] = v[i+1:]
+				break
+			}
+		}
+	}
+	for l := range k.listeners {
+		l.put(ev)
+	}
+}
+
+// Names implements [service.Kernel].
+func (k *Kernel) Names() ([]string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Collect(maps.Keys(k.ctrls)), nil
+}
+
+// Read implements [service.Kernel].
+func (k *Kernel) Read(name string) (nvmesysfs.Controller, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := k.ctrls[name]
+	if c == nil {
+		return nvmesysfs.Controller{Name: name}, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+	}
+	return c.Controller, nil
+}
+
+// Controllers lists all controllers by name.
+func (k *Kernel) Controllers() []nvmesysfs.Controller {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var all []nvmesysfs.Controller
+	for _, c := range k.ctrls {
+		all = append(all, c.Controller)
+	}
+	slices.SortFunc(all, func(a, b nvmesysfs.Controller) int {
+		return cmp.Or(cmp.Compare(len(a.Name), len(b.Name)), cmp.Compare(a.Name, b.Name))
+	})
+	return all
+}
+
+// Connect implements [service.Kernel].
+func (k *Kernel) Connect(o fabrics.Options) (string, error) {
+	if (o.HostNQN == "") != (o.HostID == "") {
+		return "", &fabrics.ConnectError{Options: o, Errno: unix.EINVAL}
+	}
+	k.connecting <- struct{}{}
+	defer func() { <-k.connecting }()
+
+	k.mu.Lock()
+	k.Connects++
+	c, err := k.create(o)
+	k.mu.Unlock()
+	if err != nil {
+		return "", err
+	}
+	time.Sleep(connectTime)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if errno := k.handshake(c); errno != 0 {
+		k.remove(c)
+		return "", &fabrics.ConnectError{Options: o, Errno: errno}
+	}
+	k.announce("change", c.Name, "NVME_EVENT=connected")
+	return c.Name, nil
+}
+
+// create makes the controller that a connect begins with: its identity is not
+// known yet.
+func (k *Kernel) create(o fabrics.Options) (*ctrl, error) {
+	for _, c := range k.ctrls {
+		if !o.Discovery && c.TrAddr == o.TrAddr && c.TrSvcID == o.TrSvcID && c.SubsysNQN == o.NQN &&
+			c.HostNQN == o.HostNQN && c.HostIface == o.HostIface && c.HostTrAddr == o.HostTrAddr {
+			return nil, &fabrics.ConnectError{Options: o, Errno: unix.EALREADY}
+		}
+	}
+	delay := or(o.ReconnectDelay, defaultReconnectDelay)
+	c := &ctrl{
+		Controller: nvmesysfs.Controller{
+			Transport: o.Transport, TrAddr: o.TrAddr, TrSvcID: o.TrSvcID,
+			HostTrAddr: o.HostTrAddr, HostIface: o.HostIface,
+			HostNQN: o.HostNQN, HostID: o.HostID,
+			State: nvmesysfs.Connecting, CntrlType: "reserved",
+		},
+		port:           k.ports[o.TrAddr+" "+o.TrSvcID],
+		reconnectDelay: time.Duration(delay) * time.Second,
+		attempts:       (or(o.CtrlLossTMO, defaultCtrlLossTMO) + delay - 1) / delay,
+		stop:           make(chan struct{}),
+	}
+	if or(o.CtrlLossTMO, 0) < 0 {
+		c.attempts = -1
+	}
+	c.SubsysNQN = "" // not before Identify
+	for n := 0; ; n++ {
+		c.Name = "nvme" + strconv.Itoa(n)
+		if k.ctrls[c.Name] == nil {
+			break
+		}
+	}
+	k.ctrls[c.Name] = c
+	c.Model = o.NQN // kept until the handshake
+	k.announce("add", c.Name)
+	return c, nil
+}
+
+// handshake is what the target has to say.
+func (k *Kernel) handshake(c *ctrl) unix.Errno {
+	nqn := c.Model
+	switch {
+	case c.port == nil || !c.port.open:
+		return unix.ECONNREFUSED
+	case nqn == c.port.discoveryNQN:
+		c.Kind, c.CntrlType, c.DCType = nvmesysfs.Discovery, "discovery", ""
+	case c.port.subsystems[nqn]:
+		c.Kind, c.CntrlType = nvmesysfs.IO, "io"
+	default:
+		return unix.EIO // Connect Invalid Parameters
+	}
+	c.Model, c.SubsysNQN = "Fake", nqn
+	c.State, c.SrcAddr = nvmesysfs.Live, sourceOf(c.TrAddr)
+	return 0
+}
+
+func or(p *int, def int) int {
+	if p == nil {
+		return def
+	}
+	return *p
+}
+
+// Delete implements [service.Kernel].
+func (k *Kernel) Delete(name string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.Deletes++
+	if c := k.ctrls[name]; c != nil {
+		k.remove(c)
+	}
+	return nil
+}
+
+// DiscoveryLog implements [service.Kernel].
+func (k *Kernel) DiscoveryLog(_ context.Context, name string) (nvme.DiscoveryLog, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := k.ctrls[name]
+	switch {
+	case c == nil:
+		return nvme.DiscoveryLog{}, unix.ENODEV
+	case c.State != nvmesysfs.Live:
+		return nvme.DiscoveryLog{}, unix.EAGAIN
+	case c.port.unreadable != nil:
+		return nvme.DiscoveryLog{}, c.port.unreadable
+	}
+	entry := nvme.DiscoveryLogEntry{
+		TrType: nvme.TCP, AdrFam: nvme.FamilyIPv4, SubType: nvme.CurrentDiscovery,
+		PortID: uint16(c.port.id), CntlID: 0xffff, ASQSz: 32,
+		TrAddr: c.port.addr, TrSvcID: c.port.svc, SubNQN: c.port.discoveryNQN,
+	}
+	log := nvme.DiscoveryLog{GenCtr: c.port.genctr, Entries: []nvme.DiscoveryLogEntry{entry}}
+	for _, nqn := range slices.Sorted(maps.Keys(c.port.subsystems)) {
+		entry.SubType, entry.SubNQN = nvme.NVMSubsystem, nqn
+		log.Entries = append(log.Entries, entry)
+	}
+	return log, nil
+}
+
+// Ifaces implements [service.Kernel].
+func (k *Kernel) Ifaces() ([]tid.IfaceAddr, error) { return nil, nil }
+
+// Listen implements [service.Kernel].
+func (k *Kernel) Listen() (service.Events, error) {
+	l := &Events{kernel: k, events: make(chan uevent.Event, 1024), overrun: make(chan struct{}, 1)}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.listeners[l] = true
+	return l, nil
+}
+
+// Overrun makes every listener lose the events that it has not received yet.
+func (k *Kernel) Overrun() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for l := range k.listeners {
+		for len(l.events) > 0 {
+			<-l.events
+		}
+		l.lose()
+	}
+}
+
+// Close ends what still runs.
+func (k *Kernel) Close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range k.ctrls {
+		k.remove(c)
+	}
+}
+
+// Events is a source of uevents.
+type Events struct {
+	kernel  *Kernel
+	events  chan uevent.Event
+	overrun chan struct{}
+}
+
+func (l *Events) put(ev uevent.Event) {
+	select {
+	case l.events <- ev:
+	default:
+		l.lose()
+	}
+}
+
+func (l *Events) lose() {
+	select {
+	case l.overrun <- struct{}{}:
+	default:
+	}
+}
+
+// Receive implements [service.Events].
+func (l *Events) Receive(ctx context.Context) (uevent.Event, error) {
+	select {
+	case ev := <-l.events:
+		return ev, nil
+	case <-l.overrun:
+		return uevent.Event{}, uevent.ErrOverrun
+	case <-ctx.Done():
+		return uevent.Event{}, ctx.Err()
+	}
+}
+
+// Close implements [service.Events].
+func (l *Events) Close() error {
+	l.kernel.mu.Lock()
+	defer l.kernel.mu.Unlock()
+	delete(l.kernel.listeners, l)
+	return nil
+}

@@ -1,0 +1,110 @@
+package fabrics
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nvme-stas/stas/pkg/nvme"
+)
+
+// ioctlAdmin is NVME_IOCTL_ADMIN_CMD, _IOWR('N', 0x41, struct nvme_passthru_cmd)
+// (include/uapi/linux/nvme_ioctl.h).
+const ioctlAdmin = 0xc0484e41
+
+// AdminCmd is struct nvme_passthru_cmd. The pointers in it are for Do to fill.
+type AdminCmd struct {
+	Opcode      uint8
+	Flags       uint8
+	_           uint16
+	NSID        uint32
+	CDW2        uint32
+	CDW3        uint32
+	metadata    uint64
+	addr        uint64
+	metadataLen uint32
+	dataLen     uint32
+	CDW10       uint32
+	CDW11       uint32
+	CDW12       uint32
+	CDW13       uint32
+	CDW14       uint32
+	CDW15       uint32
+	TimeoutMS   uint32 // 0: the kernel's admin timeout, normally 60 s
+	Result      uint32 // dword 0 of the completion, set by Do
+}
+
+// Admin is a connected controller that takes admin commands.
+type Admin struct {
+	file *os.File
+}
+
+// OpenAdmin opens a controller's device, "/dev/nvme3". Unless the controller
+// is live the kernel says EAGAIN.
+func OpenAdmin(path string) (*Admin, error) {
+	// Reading is all the kernel asks for; it checks CAP_SYS_ADMIN by itself.
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Admin{f}, nil
+}
+
+// Close releases the device. It waits for nothing: a command under way ends
+// by itself.
+func (a *Admin) Close() error { return a.file.Close() }
+
+// Do executes a command and transfers data, whose direction is in the opcode.
+// It blocks until the controller answers or the command times out. A refusal
+// by the controller is an [nvme.Status].
+func (a *Admin) Do(cmd *AdminCmd, data []byte) error {
+	conn, err := a.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	// The kernel finds the data by an address that the garbage collector
+	// cannot see.
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	cmd.addr, cmd.dataLen = 0, uint32(len(data))
+	if len(data) > 0 {
+		p := unsafe.SliceData(data)
+		pinner.Pin(p)
+		cmd.addr = uint64(uintptr(unsafe.Pointer(p)))
+	}
+	var status uintptr
+	var errno unix.Errno
+	err = conn.Control(func(fd uintptr) {
+		status, _, errno = unix.Syscall(unix.SYS_IOCTL, fd, ioctlAdmin, uintptr(unsafe.Pointer(cmd)))
+	})
+	cmd.addr = 0
+	switch {
+	case err != nil:
+		return err
+	case errno != 0:
+		return errno
+	case status != 0:
+		return nvme.Status(status)
+	}
+	return nil
+}
+
+// GetLogPage implements LogReader.
+func (a *Admin) GetLogPage(lid, lsp uint8, rae bool, offset uint64, buf []byte) error {
+	get := nvme.GetLogPage{LID: lid, LSP: lsp, RAE: rae, Offset: offset, Length: uint32(len(buf))}
+	cdw, err := get.Dwords()
+	if err != nil {
+		return err
+	}
+	cmd := AdminCmd{
+		Opcode: nvme.OpGetLogPage, NSID: get.NSID(),
+		CDW10: cdw[0], CDW11: cdw[1], CDW12: cdw[2], CDW13: cdw[3],
+	}
+	if err := a.Do(&cmd, buf); err != nil {
+		return fmt.Errorf("log page %#02x of %s: %w", lid, a.file.Name(), err)
+	}
+	return nil
+}

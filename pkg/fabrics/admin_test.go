@@ -1,0 +1,68 @@
+package fabrics
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nvme-stas/stas/pkg/nvme"
+)
+
+// The layout is the kernel's: include/uapi/linux/nvme_ioctl.h.
+func TestAdminCmdLayout(t *testing.T) {
+	var c AdminCmd
+	for _, f := range []struct {
+		name      string
+		got, want uintptr
+	}{
+		{"size", unsafe.Sizeof(c), 72},
+		{"size in the ioctl number", ioctlAdmin >> 16 & 0x3fff, 72},
+		{"opcode", unsafe.Offsetof(c.Opcode), 0},
+		{"flags", unsafe.Offsetof(c.Flags), 1},
+		{"nsid", unsafe.Offsetof(c.NSID), 4},
+		{"cdw2", unsafe.Offsetof(c.CDW2), 8},
+		{"cdw3", unsafe.Offsetof(c.CDW3), 12},
+		{"metadata", unsafe.Offsetof(c.metadata), 16},
+		{"addr", unsafe.Offsetof(c.addr), 24},
+		{"metadata_len", unsafe.Offsetof(c.metadataLen), 32},
+		{"data_len", unsafe.Offsetof(c.dataLen), 36},
+		{"cdw10", unsafe.Offsetof(c.CDW10), 40},
+		{"cdw15", unsafe.Offsetof(c.CDW15), 60},
+		{"timeout_ms", unsafe.Offsetof(c.TimeoutMS), 64},
+		{"result", unsafe.Offsetof(c.Result), 68},
+	} {
+		if f.got != f.want {
+			t.Errorf("%s at %d, want %d", f.name, f.got, f.want)
+		}
+	}
+}
+
+func TestAdmin(t *testing.T) {
+	if _, err := OpenAdmin(filepath.Join(t.TempDir(), "nvme0")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+	a, err := OpenAdmin("/dev/null") // which has no ioctl at all
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 20)
+	if err := a.GetLogPage(nvme.LogDiscovery, 0, false, 0, buf); !errors.Is(err, unix.ENOTTY) {
+		t.Errorf("%v", err)
+	}
+	if err := a.GetLogPage(nvme.LogDiscovery, 0, false, 1, buf); err == nil || errors.Is(err, unix.ENOTTY) {
+		t.Errorf("odd offset: %v", err)
+	}
+	if err := a.Do(&AdminCmd{}, nil); err != unix.ENOTTY {
+		t.Errorf("%v", err)
+	}
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := a.GetLogPage(nvme.LogDiscovery, 0, false, 0, buf); err == nil {
+		t.Error("a closed device was read")
+	}
+}

@@ -1,0 +1,335 @@
+// Package nvmesysfs reads the NVMe controllers that the kernel shows under
+// /sys/class/nvme, and deletes them there. It knows the kernel's attributes and their traps, and
+// nothing of who wants a controller or why.
+package nvmesysfs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/nvme-stas/stas/pkg/nvme"
+)
+
+// classDir is the directory of all NVMe controllers, below the root of sysfs.
+// Its members are links to ../../devices/…, which is why the root of an
+// [FS] has to be sysfs itself.
+const classDir = "class/nvme"
+
+// maxAttr bounds one attribute: sysfs never shows more than a page.
+const maxAttr = 4096
+
+// State is the text of a controller's "state" attribute
+// (drivers/nvme/host/sysfs.c, nvme_sysfs_show_state).
+type State string
+
+// The states of a controller.
+const (
+	New          State = "new"
+	Live         State = "live"
+	Resetting    State = "resetting"
+	Connecting   State = "connecting"
+	Deleting     State = "deleting"
+	DeletingNoIO State = "deleting (no IO)"
+	Dead         State = "dead"
+)
+
+// Leaving reports whether the kernel is taking the controller away: no state
+// leads back from here, and the kernel's own duplicate check ignores it.
+func (s State) Leaving() bool {
+	return s == Deleting || s == DeletingNoIO || s == Dead
+}
+
+// Kind tells I/O controllers from discovery controllers.
+type Kind uint8
+
+// The kinds of controller. An Unknown one has not been identified yet (its
+// connect still runs) or lives on a kernel that does not say.
+const (
+	Unknown Kind = iota
+	IO
+	Discovery
+	Admin
+)
+
+func (k Kind) String() string {
+	return [...]string{"unknown", "io", "discovery", "admin"}[k]
+}
+
+// Controller is one NVMe controller as sysfs showed it at one moment. Fields
+// that the kernel does not report (yet) are empty.
+type Controller struct {
+	Name      string // "nvme3"
+	Transport string // "tcp", "rdma", "fc", "loop", "pcie"
+
+	// From the attribute "address", in the spelling of whoever connected it.
+	TrAddr     string
+	TrSvcID    string
+	HostTrAddr string
+	HostIface  string
+	// SrcAddr is the local address of the admin queue's socket (tcp, Linux
+	// 6.1 and later); it is there only while the queue is live.
+	SrcAddr string
+
+	SubsysNQN string // empty until Identify is done
+	HostNQN   string
+	HostID    string
+	CntlID    string
+	State     State
+	Kind      Kind
+	CntrlType string // as reported: "io", "discovery", "admin", "reserved", ""
+	DCType    string // as reported: "none", "ddc", "cdc", "reserved", ""
+	Model     string
+	Serial    string
+}
+
+// FS is a mounted sysfs.
+type FS struct {
+	root *os.Root
+}
+
+// NewFS opens the sysfs mounted at dir, normally "/sys".
+func NewFS(dir string) (*FS, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening sysfs: %w", err)
+	}
+	return &FS{root: root}, nil
+}
+
+// Close releases the directory handle.
+func (f *FS) Close() error { return f.root.Close() }
+
+// Names lists the controllers by name, in no particular order. A host without
+// any NVMe module loaded has none, which is not an error.
+func (f *FS) Names() ([]string, error) {
+	dir, err := f.root.Open(classDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing NVMe controllers: %w", err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("listing NVMe controllers: %w", err)
+	}
+	return slices.DeleteFunc(names, func(n string) bool { return !isController(n) }), nil
+}
+
+// isController accepts "nvme" followed by digits: nothing else belongs into
+// the class directory, and no other name may become part of a path.
+func isController(name string) bool {
+	n, ok := strings.CutPrefix(name, "nvme")
+	if !ok || n == "" {
+		return false
+	}
+	_, err := strconv.ParseUint(n, 10, 31)
+	return err == nil
+}
+
+// Read reads one controller. A controller that is not there, or that went
+// away while it was being read, gives an error that is [fs.ErrNotExist].
+func (f *FS) Read(name string) (Controller, error) {
+	c := Controller{Name: name}
+	dir, err := f.openController(name)
+	if err != nil {
+		return c, err
+	}
+	defer dir.Close()
+	var address, state string
+	for _, a := range []struct {
+		name  string
+		value *string
+	}{
+		// What becomes known by Identify comes after the state: if that was
+		// "live", Identify is over.
+		{"state", &state},
+		{"address", &address},
+		{"transport", &c.Transport},
+		{"subsysnqn", &c.SubsysNQN},
+		{"hostnqn", &c.HostNQN},
+		{"hostid", &c.HostID},
+		{"cntlid", &c.CntlID},
+		{"cntrltype", &c.CntrlType},
+		{"dctype", &c.DCType},
+		{"model", &c.Model},
+		{"serial", &c.Serial},
+	} {
+		*a.value, err = attr(dir, name, a.name)
+		if err != nil && !errors.Is(err, ErrNoAttr) {
+			return Controller{Name: name}, err
+		}
+	}
+	if state == "" {
+		// Every kernel has "state": without it the controller has just gone.
+		return Controller{Name: name}, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+	}
+	c.State = State(state)
+	c.parseAddress(address)
+	c.Kind = c.kind()
+	return c, nil
+}
+
+// openController opens the directory of one controller. What is read there is
+// of one and the same controller, even if its name is given to another one
+// meanwhile.
+func (f *FS) openController(name string) (*os.Root, error) {
+	if !isController(name) {
+		return nil, fmt.Errorf("%q is not the name of an NVMe controller", name)
+	}
+	dir, err := f.root.OpenRoot(path.Join(classDir, name))
+	if absent(err) {
+		return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+	}
+	return dir, err
+}
+
+// absent recognizes what the kernel says of things that are gone or going.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV)
+}
+
+// ErrNoAttr is an attribute that cannot be had although its controller is
+// there: the kernel is too old, or has nothing to tell yet.
+var ErrNoAttr = errors.New("attribute not available")
+
+// Attr reads one attribute of a controller, blanks trimmed. What the kernel
+// cannot tell yet ("(efault)", see nvme.h nvmf_ctrl_subsysnqn) reads as empty.
+// The error is [ErrNoAttr] if only the attribute is missing, and
+// [fs.ErrNotExist] if the controller is.
+func (f *FS) Attr(controller, attribute string) (string, error) {
+	dir, err := f.openController(controller)
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	return attr(dir, controller, attribute)
+}
+
+func attr(dir *os.Root, controller, attribute string) (string, error) {
+	file, err := dir.Open(attribute)
+	if err != nil {
+		if absent(err) {
+			// Either this one attribute is missing, or all of them.
+			if _, statErr := dir.Stat("state"); statErr != nil {
+				return "", fmt.Errorf("%s: %w", controller, fs.ErrNotExist)
+			}
+			return "", ErrNoAttr
+		}
+		return "", fmt.Errorf("reading %s of %s: %w", attribute, controller, err)
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxAttr))
+	if err != nil {
+		// A controller that is being torn down answers its readers with
+		// whatever it has: the file is there, its owner is not.
+		if absent(err) {
+			return "", fmt.Errorf("%s: %w", controller, fs.ErrNotExist)
+		}
+		return "", ErrNoAttr
+	}
+	v := string(bytes.TrimSpace(text))
+	if v == "(efault)" {
+		return "", nil
+	}
+	return v, nil
+}
+
+// Delete makes the kernel take a controller away, and returns when it is gone
+// or somebody else has begun to do so; one that is not there is fine. A target
+// that does not answer holds this up for a minute. A controller whose first
+// connect still runs is busy: EBUSY.
+func (f *FS) Delete(name string) error {
+	dir, err := f.openController(name)
+	if err != nil {
+		return goneIsFine(err)
+	}
+	defer dir.Close()
+	// The attribute can be written and nothing else; opening it for reading
+	// too is refused even to root.
+	file, err := dir.OpenFile("delete_controller", os.O_WRONLY, 0)
+	if absent(err) {
+		// The attribute goes first when a controller is deleted. PCIe
+		// controllers never had it.
+		if state, err := attr(dir, name, "state"); err != nil || State(state).Leaving() {
+			return goneIsFine(err)
+		}
+		return fmt.Errorf("%s cannot be deleted: %w", name, ErrNoAttr)
+	}
+	if err != nil {
+		return fmt.Errorf("deleting %s: %w", name, err)
+	}
+	defer file.Close()
+	if _, err := file.WriteString("1"); err != nil {
+		return goneIsFine(fmt.Errorf("deleting %s: %w", name, err))
+	}
+	return nil
+}
+
+// goneIsFine forgives that a controller is not there.
+func goneIsFine(err error) error {
+	if absent(err) {
+		return nil
+	}
+	return err
+}
+
+// parseAddress takes the attribute "address" apart:
+// traddr=A,trsvcid=P[,host_traddr=H][,host_iface=I][,src_addr=S]
+// (drivers/nvme/host/fabrics.c nvmf_get_address, tcp.c nvme_tcp_get_address).
+// A PCIe controller shows a bus address without any "=", which is ignored.
+func (c *Controller) parseAddress(address string) {
+	for field := range strings.SplitSeq(address, ",") {
+		key, value, ok := strings.Cut(strings.TrimSpace(field), "=")
+		if !ok || value == "none" {
+			continue
+		}
+		switch key {
+		case "traddr":
+			c.TrAddr = value
+		case "trsvcid":
+			c.TrSvcID = value
+		case "host_traddr":
+			c.HostTrAddr = value
+		case "host_iface":
+			c.HostIface = value
+		case "src_addr":
+			c.SrcAddr = value
+		}
+	}
+}
+
+// kind classifies by "cntrltype" (Linux 5.18), and where that does not say, by
+// the well-known discovery NQN.
+func (c *Controller) kind() Kind {
+	switch c.CntrlType {
+	case "io":
+		return IO
+	case "discovery":
+		return Discovery
+	case "admin":
+		return Admin
+	}
+	switch {
+	case c.SubsysNQN == nvme.WellKnownDiscoveryNQN:
+		return Discovery
+	case c.SubsysNQN == "":
+		return Unknown
+	case c.CntrlType == "" || c.State == Live:
+		// The kernel is too old to say, or the controller: before NVMe 1.4 none
+		// reports its type ("reserved"), and the kernel accepts no such one as
+		// discovery controller with a name of its own.
+		return IO
+	}
+	return Unknown // "reserved" until Identify is over
+}

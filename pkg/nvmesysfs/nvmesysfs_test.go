@@ -1,0 +1,339 @@
+package nvmesysfs
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/nvme-stas/stas/pkg/nvme"
+)
+
+const (
+	fabricsDir = "devices/virtual/nvme-fabrics/ctl"
+	pcieDir    = "devices/pci0000:00/0000:00:04.0/nvme"
+)
+
+// tree is a sysfs in a temporary directory, laid out as the kernel does it.
+type tree struct {
+	*FS
+	t    *testing.T
+	root string
+}
+
+func newTree(t *testing.T) *tree {
+	t.Helper()
+	root := t.TempDir()
+	f, err := NewFS(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return &tree{f, t, root}
+}
+
+// add creates a controller below parent and its link in the class directory.
+func (tr *tree) add(parent, name string, attrs map[string]string) {
+	tr.t.Helper()
+	dir := filepath.Join(tr.root, parent, name)
+	class := filepath.Join(tr.root, classDir)
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.MkdirAll(class, 0o755),
+		os.Symlink(filepath.Join("../..", parent, name), filepath.Join(class, name))); err != nil {
+		tr.t.Fatal(err)
+	}
+	for attribute, text := range attrs {
+		if err := os.WriteFile(filepath.Join(dir, attribute), []byte(text+"\n"), 0o644); err != nil {
+			tr.t.Fatal(err)
+		}
+	}
+}
+
+func (tr *tree) remove(parent, name string) {
+	tr.t.Helper()
+	if err := errors.Join(os.Remove(filepath.Join(tr.root, classDir, name)), os.RemoveAll(filepath.Join(tr.root, parent, name))); err != nil {
+		tr.t.Fatal(err)
+	}
+}
+
+// live are the attributes of a connected I/O controller on Linux 6.12.
+func live() map[string]string {
+	return map[string]string{
+		"address":           "traddr=192.0.2.1,trsvcid=4420,host_traddr=192.0.2.9,host_iface=eth0,src_addr=192.0.2.9",
+		"transport":         "tcp",
+		"subsysnqn":         "nqn.2014-08.org.example:a",
+		"hostnqn":           "nqn.2014-08.org.nvmexpress:uuid:427a2ee6-5386-11ec-8b8b-c85b7670fcd5",
+		"hostid":            "427a2ee6-5386-11ec-8b8b-c85b7670fcd5",
+		"cntlid":            "7",
+		"cntrltype":         "io",
+		"dctype":            "none",
+		"state":             "live",
+		"model":             "Linux                                   ",
+		"serial":            "d1b0ac8b9b83b8a02ba3",
+		"delete_controller": "",
+	}
+}
+
+// with returns live attributes with changes; a change to "-" removes one.
+func with(changes map[string]string) map[string]string {
+	attrs := live()
+	maps.Copy(attrs, changes)
+	maps.DeleteFunc(attrs, func(_, v string) bool { return v == "-" })
+	return attrs
+}
+
+func TestRead(t *testing.T) {
+	full := Controller{
+		Name: "nvme3", Transport: "tcp",
+		TrAddr: "192.0.2.1", TrSvcID: "4420", HostTrAddr: "192.0.2.9", HostIface: "eth0", SrcAddr: "192.0.2.9",
+		SubsysNQN: "nqn.2014-08.org.example:a",
+		HostNQN:   "nqn.2014-08.org.nvmexpress:uuid:427a2ee6-5386-11ec-8b8b-c85b7670fcd5",
+		HostID:    "427a2ee6-5386-11ec-8b8b-c85b7670fcd5",
+		CntlID:    "7", State: Live, Kind: IO, CntrlType: "io", DCType: "none",
+		Model: "Linux", Serial: "d1b0ac8b9b83b8a02ba3",
+	}
+	longNQN := "nqn.2014-08.org.example:" + strings.Repeat("x", nvme.MaxNQN-24)
+	for _, tc := range []struct {
+		name  string
+		attrs map[string]string
+		want  func(*Controller)
+	}{
+		{"I/O controller", live(), func(*Controller) {}},
+		{
+			"being connected", with(map[string]string{
+				"address": "traddr=192.0.2.1,trsvcid=4420", "subsysnqn": "(efault)", "model": "(efault)", "serial": "(efault)",
+				"cntrltype": "reserved", "cntlid": "0", "state": "connecting",
+			}),
+			func(c *Controller) {
+				c.HostTrAddr, c.HostIface, c.SrcAddr, c.SubsysNQN, c.Model, c.Serial = "", "", "", "", "", ""
+				c.CntrlType, c.CntlID, c.State, c.Kind = "reserved", "0", Connecting, Unknown
+			},
+		},
+		{
+			"between identify and the type", with(map[string]string{"cntrltype": "reserved", "state": "connecting"}),
+			func(c *Controller) { c.CntrlType, c.State, c.Kind = "reserved", Connecting, Unknown },
+		},
+		{
+			"target that does not report its type", with(map[string]string{"cntrltype": "reserved"}),
+			func(c *Controller) { c.CntrlType = "reserved" },
+		},
+		{
+			"discovery controller that does not report its type", with(map[string]string{"cntrltype": "reserved", "subsysnqn": nvme.WellKnownDiscoveryNQN}),
+			func(c *Controller) {
+				c.CntrlType, c.SubsysNQN, c.Kind = "reserved", nvme.WellKnownDiscoveryNQN, Discovery
+			},
+		},
+		{
+			"CDC", with(map[string]string{"cntrltype": "discovery", "dctype": "cdc"}),
+			func(c *Controller) { c.CntrlType, c.DCType, c.Kind = "discovery", "cdc", Discovery },
+		},
+		{
+			"administrative controller", with(map[string]string{"cntrltype": "admin"}),
+			func(c *Controller) { c.CntrlType, c.Kind = "admin", Admin },
+		},
+		{
+			"old kernel", with(map[string]string{"cntrltype": "-", "dctype": "-", "address": "traddr=192.0.2.1,trsvcid=4420"}),
+			func(c *Controller) {
+				c.CntrlType, c.DCType, c.HostTrAddr, c.HostIface, c.SrcAddr = "", "", "", "", ""
+			},
+		},
+		{
+			"discovery controller on an old kernel", with(map[string]string{"cntrltype": "-", "dctype": "-", "subsysnqn": nvme.WellKnownDiscoveryNQN}),
+			func(c *Controller) {
+				c.CntrlType, c.DCType, c.SubsysNQN, c.Kind = "", "", nvme.WellKnownDiscoveryNQN, Discovery
+			},
+		},
+		{
+			"old kernel, being connected", with(map[string]string{"cntrltype": "-", "dctype": "-", "subsysnqn": "(efault)"}),
+			func(c *Controller) { c.CntrlType, c.DCType, c.SubsysNQN, c.Kind = "", "", "", Unknown },
+		},
+		{"longest NQN", with(map[string]string{"subsysnqn": longNQN}), func(c *Controller) { c.SubsysNQN = longNQN }},
+		{
+			"IPv6 with scope", with(map[string]string{"address": "traddr=fe80::1%eth0,trsvcid=8009,src_addr=fe80::2%eth0"}),
+			func(c *Controller) {
+				c.TrAddr, c.TrSvcID, c.SrcAddr, c.HostTrAddr, c.HostIface = "fe80::1%eth0", "8009", "fe80::2%eth0", "", ""
+			},
+		},
+		{
+			"blanks and none in the address", with(map[string]string{"address": "traddr=192.0.2.1, trsvcid=none, host_traddr=none, future=1=2"}),
+			func(c *Controller) { c.TrSvcID, c.HostTrAddr, c.HostIface, c.SrcAddr = "", "", "", "" },
+		},
+		{
+			"fibre channel", with(map[string]string{"transport": "fc", "address": "traddr=nn-0x1:pn-0x2,host_traddr=nn-0x3:pn-0x4"}),
+			func(c *Controller) {
+				c.Transport, c.TrAddr, c.HostTrAddr = "fc", "nn-0x1:pn-0x2", "nn-0x3:pn-0x4"
+				c.TrSvcID, c.HostIface, c.SrcAddr = "", "", ""
+			},
+		},
+		{
+			"leaving", with(map[string]string{"state": "deleting (no IO)"}),
+			func(c *Controller) { c.State = DeletingNoIO },
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tr := newTree(t)
+			tr.add(fabricsDir, "nvme3", tc.attrs)
+			want := full
+			tc.want(&want)
+			if got, err := tr.Read("nvme3"); err != nil || got != want {
+				t.Errorf("%v\n got %+v\nwant %+v", err, got, want)
+			}
+		})
+	}
+}
+
+func TestReadPCIe(t *testing.T) {
+	tr := newTree(t)
+	tr.add(pcieDir, "nvme0", with(map[string]string{
+		"transport": "pcie", "address": "0000:00:04.0", "hostnqn": "-", "hostid": "-", "delete_controller": "-",
+	}))
+	c, err := tr.Read("nvme0")
+	if err != nil || c.Transport != "pcie" || c.TrAddr != "" || c.HostNQN != "" || c.HostID != "" || c.Kind != IO {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+func TestNames(t *testing.T) {
+	tr := newTree(t)
+	if names, err := tr.Names(); err != nil || len(names) != 0 {
+		t.Errorf("no class directory: %v, %v", names, err)
+	}
+	for _, name := range []string{"nvme0", "nvme12", "nvme0c0n1", "nvme-subsys0", "nvme", "nvme-1", "nvme+1", "nvme99999999999"} {
+		tr.add(fabricsDir, name, live())
+	}
+	names, err := tr.Names()
+	slices.Sort(names)
+	if err != nil || !slices.Equal(names, []string{"nvme0", "nvme12"}) {
+		t.Errorf("%v, %v", names, err)
+	}
+}
+
+func TestVanished(t *testing.T) {
+	tr := newTree(t)
+	tr.add(fabricsDir, "nvme0", live())
+	tr.remove(fabricsDir, "nvme0")
+	check := func(when string) {
+		t.Helper()
+		if c, err := tr.Read("nvme0"); !errors.Is(err, fs.ErrNotExist) || c != (Controller{Name: "nvme0"}) {
+			t.Errorf("%s: Read: %+v, %v", when, c, err)
+		}
+		if v, err := tr.Attr("nvme0", "state"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: Attr: %q, %v", when, v, err)
+		}
+		if err := tr.Delete("nvme0"); err != nil {
+			t.Errorf("%s: Delete: %v", when, err)
+		}
+	}
+	check("gone")
+
+	// The kernel takes the attributes away before the directory, and the link
+	// may still be there.
+	tr.add(fabricsDir, "nvme0", nil)
+	check("empty")
+	tr.remove(fabricsDir, "nvme0")
+	tr.add(fabricsDir, "nvme0", with(map[string]string{"state": "-"}))
+	check("without state")
+}
+
+// A name that goes to another controller in the middle of a Read must not
+// give a mixture of both.
+func TestRecycledName(t *testing.T) {
+	tr := newTree(t)
+	tr.add(fabricsDir, "nvme0", live())
+	dir, err := tr.openController("nvme0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	tr.remove(fabricsDir, "nvme0")
+	tr.add(fabricsDir, "nvme0", with(map[string]string{"subsysnqn": "nqn.2014-08.org.example:b"}))
+	if v, err := attr(dir, "nvme0", "subsysnqn"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%q, %v", v, err)
+	}
+}
+
+func TestAttr(t *testing.T) {
+	tr := newTree(t)
+	tr.add(fabricsDir, "nvme0", live())
+	if v, err := tr.Attr("nvme0", "dctype"); err != nil || v != "none" {
+		t.Errorf("%q, %v", v, err)
+	}
+	if v, err := tr.Attr("nvme0", "tls_key"); !errors.Is(err, ErrNoAttr) || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%q, %v", v, err)
+	}
+	// An attribute that cannot be read now, as a directory cannot.
+	if err := os.Mkdir(filepath.Join(tr.root, fabricsDir, "nvme0", "power"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := tr.Attr("nvme0", "power"); !errors.Is(err, ErrNoAttr) {
+		t.Errorf("%q, %v", v, err)
+	}
+}
+
+func TestNoOtherNames(t *testing.T) {
+	tr := newTree(t)
+	tr.add(fabricsDir, "nvme0", live())
+	for _, name := range []string{"", "nvme", "nvme0/../nvme0", "../nvme/nvme0", "nvme0n1", "nvme 0", "eth0"} {
+		if c, err := tr.Read(name); err == nil || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Read(%q) = %+v, %v", name, c, err)
+		}
+		if err := tr.Delete(name); err == nil {
+			t.Errorf("Delete(%q) succeeded", name)
+		}
+		if _, err := tr.Attr(name, "state"); err == nil {
+			t.Errorf("Attr(%q) succeeded", name)
+		}
+	}
+}
+
+func TestDelete(t *testing.T) {
+	tr := newTree(t)
+	tr.add(fabricsDir, "nvme0", live())
+	written := filepath.Join(tr.root, fabricsDir, "nvme0", "delete_controller")
+	if err := tr.Delete("nvme0"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(written); err != nil || strings.TrimSpace(string(b)) != "1" {
+		t.Errorf("wrote %q, %v", b, err)
+	}
+
+	// Somebody else is deleting it.
+	tr.add(fabricsDir, "nvme1", with(map[string]string{"delete_controller": "-", "state": "deleting"}))
+	if err := tr.Delete("nvme1"); err != nil {
+		t.Error(err)
+	}
+	tr.add(pcieDir, "nvme2", with(map[string]string{"delete_controller": "-"}))
+	if err := tr.Delete("nvme2"); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a PCIe controller was deleted: %v", err)
+	}
+	// Any other failure comes through; here, the attribute cannot be written.
+	tr.add(fabricsDir, "nvme3", with(map[string]string{"delete_controller": "-"}))
+	if err := os.Mkdir(filepath.Join(tr.root, fabricsDir, "nvme3", "delete_controller"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.Delete("nvme3"); !errors.Is(err, syscall.EISDIR) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestLeaving(t *testing.T) {
+	for state, want := range map[State]bool{
+		New: false, Live: false, Resetting: false, Connecting: false, Deleting: true, DeletingNoIO: true, Dead: true,
+	} {
+		if state.Leaving() != want {
+			t.Errorf("%s: %t", state, !want)
+		}
+	}
+}
+
+func TestKindString(t *testing.T) {
+	for kind, want := range map[Kind]string{Unknown: "unknown", IO: "io", Discovery: "discovery", Admin: "admin"} {
+		if kind.String() != want {
+			t.Errorf("%d is %q", kind, kind)
+		}
+	}
+}

@@ -1,0 +1,223 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"io/fs"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nvme-stas/stas/internal/conf"
+	"github.com/nvme-stas/stas/internal/daemon"
+	"github.com/nvme-stas/stas/internal/hostid"
+	"github.com/nvme-stas/stas/internal/service"
+	"github.com/nvme-stas/stas/internal/stac"
+	"github.com/nvme-stas/stas/internal/staf"
+	"github.com/nvme-stas/stas/internal/stastest"
+	"github.com/nvme-stas/stas/pkg/nvmesysfs"
+)
+
+func TestFake(t *testing.T) {
+	var cases []Case
+	for _, c := range Cases {
+		if c.Guest == "" {
+			cases = append(cases, c)
+		}
+	}
+	RunAll(t, cases, func(t *testing.T, run func(World)) {
+		synctest.Test(t, func(t *testing.T) { run(newFake(t)) })
+	})
+}
+
+// fake is a [World] inside the test process. It belongs into a synctest
+// bubble, where time passes as soon as nobody has anything to do.
+type fake struct {
+	*testing.T
+	kernel  *stastest.Kernel
+	bus     *stastest.Bus
+	running map[Daemon]*instance
+	confs   map[Daemon]string
+	states  map[Daemon]*memory
+}
+
+// instance is one run of a daemon.
+type instance struct {
+	cancel context.CancelFunc
+	done   chan error
+	reload chan struct{}
+	state  *memory
+}
+
+func newFake(t *testing.T) *fake {
+	f := &fake{
+		T: t, kernel: stastest.NewKernel(), bus: stastest.NewBus(),
+		running: make(map[Daemon]*instance),
+		confs:   make(map[Daemon]string),
+	}
+	f.ForgetState()
+	t.Cleanup(func() {
+		for d := range f.running {
+			f.Stop(d)
+		}
+		f.kernel.Close()
+		// Let the kernel's reconnects see that they are over.
+		synctest.Wait()
+	})
+	return f
+}
+
+func (f *fake) OpenPort(p Port)  { f.kernel.OpenPort(p.ID, p.Addr, strconv.Itoa(p.Svc)) }
+func (f *fake) ClosePort(p Port) { f.kernel.ClosePort(p.Addr, strconv.Itoa(p.Svc)) }
+
+func (f *fake) AddSubsystem(nqn string, ports ...Port) {
+	for _, p := range ports {
+		f.kernel.Offer(nqn, p.Addr, strconv.Itoa(p.Svc), true)
+	}
+}
+
+func (f *fake) RemoveSubsystem(nqn string, ports ...Port) {
+	for _, p := range ports {
+		f.kernel.Offer(nqn, p.Addr, strconv.Itoa(p.Svc), false)
+	}
+}
+
+func (f *fake) Configure(d Daemon, text string) { f.confs[d] = text }
+
+func (f *fake) Start(daemons ...Daemon) {
+	f.Helper()
+	for _, d := range daemons {
+		if f.running[d] != nil {
+			f.Fatalf("%s runs already", d)
+		}
+		f.start(d)
+	}
+}
+
+func (f *fake) start(d Daemon) {
+	f.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	in := &instance{cancel: cancel, done: make(chan error, 1), reload: make(chan struct{}, 1), state: f.states[d]}
+	ready := &supervisor{ready: make(chan struct{}, 1)}
+	level := new(slog.LevelVar)
+	env := service.Env{
+		Kernel:     f.kernel,
+		Bus:        &stastest.Connection{Bus: f.bus},
+		State:      in.state,
+		Supervisor: ready,
+		Config: func() (*conf.Config, error) {
+			cfg, _, err := conf.Parse(conf.Daemon(d), string(d)+".conf", strings.NewReader(f.confs[d]))
+			return cfg, err
+		},
+		Identity: func() (hostid.Identity, error) {
+			const uuid = "36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2"
+			return hostid.Identity{NQN: "nqn.2014-08.org.nvmexpress:uuid:" + uuid, ID: uuid}, nil
+		},
+		Reload: in.reload,
+		Log:    daemon.NewLogger(f.Output(), false, level).With("daemon", d),
+		Level:  level,
+	}
+	run := staf.New(env).Run
+	if d == Stacd {
+		run = stac.New(env, f.bus).Run
+	}
+	go func() { in.done <- run(ctx) }()
+	select {
+	case <-ready.ready:
+	case err := <-in.done:
+		f.Fatalf("%s does not start: %v", d, err)
+	}
+	f.running[d] = in
+}
+
+func (f *fake) Stop(daemons ...Daemon) {
+	f.Helper()
+	for _, d := range daemons {
+		in := f.running[d]
+		delete(f.running, d)
+		in.cancel()
+		if err := <-in.done; err != nil {
+			f.Errorf("%s ended with: %v", d, err)
+		}
+	}
+}
+
+func (f *fake) Reload(daemons ...Daemon) {
+	for _, d := range daemons {
+		f.running[d].reload <- struct{}{}
+	}
+	synctest.Wait()
+}
+
+// Kill lets the daemon save nothing more. Operations that are in the kernel
+// end, as they do when a process is killed.
+func (f *fake) Kill(d Daemon) {
+	f.Helper()
+	in := f.running[d]
+	f.states[d] = in.state.freeze()
+	f.Stop(d)
+	f.start(d)
+}
+
+func (f *fake) ForgetState() {
+	f.states = map[Daemon]*memory{Stafd: new(memory), Stacd: new(memory)}
+}
+
+func (f *fake) Controllers() []nvmesysfs.Controller { return f.kernel.Controllers() }
+
+func (f *fake) Now() time.Time        { return time.Now() }
+func (f *fake) Sleep(d time.Duration) { time.Sleep(d) }
+
+// supervisor waits for readiness.
+type supervisor struct{ ready chan struct{} }
+
+func (s *supervisor) Ready(string) {
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (s *supervisor) Reloading() {}
+func (s *supervisor) Stopping()  {}
+
+func (s *supervisor) Watchdog(context.Context, func(context.Context) error) error { return nil }
+
+// memory is a state file.
+type memory struct {
+	mu     sync.Mutex
+	data   json.RawMessage
+	frozen bool
+}
+
+func (m *memory) Load(state any) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.data == nil {
+		return fs.ErrNotExist
+	}
+	return json.Unmarshal(m.data, state)
+}
+
+func (m *memory) Save(state json.RawMessage) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.frozen {
+		return io.ErrClosedPipe
+	}
+	m.data = state
+	return nil
+}
+
+// freeze makes the file unwritable for who has it, and returns a copy.
+func (m *memory) freeze() *memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.frozen = true
+	return &memory{data: m.data}
+}

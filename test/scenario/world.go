@@ -1,0 +1,68 @@
+// Package scenario holds what STAS must do, as a table of cases that runs on
+// two backends: a fake kernel inside the test process, with virtual time, and
+// a real Linux kernel with systemd, D-Bus and nvmet in the guest of test/vm.
+package scenario
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nvme-stas/stas/pkg/nvmesysfs"
+)
+
+// Daemon names one of the two daemons.
+type Daemon string
+
+// The daemons.
+const (
+	Stafd Daemon = "stafd"
+	Stacd Daemon = "stacd"
+)
+
+// Port is a place where the target listens. A port answers discovery too.
+type Port struct {
+	ID   int    // nvmet port number, and PORTID of its log page entries
+	Addr string // IPv4 or IPv6 address, local to the host
+	Svc  int    // TCP port
+}
+
+// World is one host with STAS installed and one target beside it. A case gets
+// it clean: no controllers, no target, no daemons, no state files. All methods
+// fail the test when they cannot do what they are asked.
+type World interface {
+	testing.TB
+
+	// OpenPort makes the target listen; reopening a closed port brings back
+	// what it offered.
+	OpenPort(Port)
+	// ClosePort stops the listener and breaks established connections, as if
+	// the target had died. What the port offers does not change: no AEN.
+	ClosePort(Port)
+	// AddSubsystem creates a subsystem with one namespace, visible to any host,
+	// and offers it through the ports; an existing one is only offered. The
+	// discovery controllers of those ports send an AEN.
+	AddSubsystem(nqn string, ports ...Port)
+	// RemoveSubsystem withdraws the subsystem from the ports; AEN as above.
+	RemoveSubsystem(nqn string, ports ...Port)
+
+	// Configure writes the daemon's configuration file.
+	Configure(d Daemon, text string)
+	// Start starts daemons and returns when they report readiness.
+	Start(...Daemon)
+	// Stop stops daemons in an orderly way and returns when they have ended.
+	Stop(...Daemon)
+	// Reload makes the daemons read their configuration again.
+	Reload(...Daemon)
+	// Kill ends a daemon as SIGKILL does; its supervisor starts it again.
+	Kill(Daemon)
+
+	// ForgetState removes the state files of the daemons, which do not run.
+	ForgetState()
+
+	// Controllers lists what sysfs shows, NVMe-oF controllers only.
+	Controllers() []nvmesysfs.Controller
+
+	// Now and Sleep are the world's clock; virtual on the fake kernel.
+	Now() time.Time
+	Sleep(time.Duration)
+}
