@@ -99,9 +99,13 @@ func TestOptions(t *testing.T) {
 		{name: "ip-family", text: "[Global]\nip-family=ipv6", want: func(c *Config) { c.IPFamily.IPv4 = false }},
 		{name: "ip-family wrong", text: "[Global]\nip-family=IPv6", issues: []string{`f:2: "ip-family = IPv6": not a choice of address families; allowed: ipv4, ipv6, ipv4+ipv6; using ipv4+ipv6`}},
 		{name: "no trailing comments", text: "[Global]\ntron = true # x", issues: []string{`f:2: "tron = true # x": neither true nor false; allowed: true, false; using false`}},
-		{name: "persistent-connections", text: "[Discovery controller connection management]\npersistent-connections=false", want: func(c *Config) { c.PersistentConns = false }},
+		{name: "persistent-connections as it is", text: "[Discovery controller connection management]\npersistent-connections=true"},
 		{
-			name: "persistent-connections, old place", text: "[Global]\npersistent-connections=false", want: func(c *Config) { c.PersistentConns = false },
+			name: "persistent-connections", text: "[Discovery controller connection management]\npersistent-connections=false", want: func(c *Config) { c.PersistentConns = false },
+			issues: []string{`f:2: "persistent-connections = false": accepted, has no effect in this version`},
+		},
+		{
+			name: "persistent-connections, old place", text: "[Global]\npersistent-connections=true",
 			issues: []string{`f:2: "persistent-connections": the option is persistent-connections in [Discovery controller connection management] now; taken as that`},
 		},
 		{

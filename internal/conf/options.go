@@ -67,7 +67,11 @@ var options = []option{
 		assign:  onOff(func(c *Config) *bool { return &c.Zeroconf }),
 		unbuilt: func(c *Config) bool { return c.Zeroconf },
 	},
-	{section: dcManagement, name: "persistent-connections", stafd: "true", stacd: unknown, allowed: trueFalse, assign: boolean(func(c *Config) *bool { return &c.PersistentConns })},
+	{
+		section: dcManagement, name: "persistent-connections", stafd: "true", stacd: unknown, allowed: trueFalse,
+		assign:  boolean(func(c *Config) *bool { return &c.PersistentConns }),
+		unbuilt: func(c *Config) bool { return !c.PersistentConns },
+	},
 	{
 		section: dcManagement, name: "zeroconf-connections-persistence", stafd: "72hours", stacd: unknown,
 		allowed: `a time such as "72hours", "3 days 5 hours" or seconds; 0: none, -1: for ever`,

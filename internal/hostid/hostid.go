@@ -129,6 +129,12 @@ func readSysConf(path string) (*sysConf, error) {
 		case it.Key == "" || it.Bare:
 		case it.Key == KeyNQN, it.Key == KeyID, it.Key == KeyKey, it.Key == KeySymName:
 			s.host[it.Key] = it
+			if unbuilt := it.Key == KeyKey || it.Key == KeySymName; unbuilt && it.Value != "" {
+				s.issues = append(s.issues, conf.Issue{
+					File: path, Line: it.Line, Severity: conf.Note, Text: it.Key,
+					Problem: "accepted, has no effect in this version",
+				})
+			}
 		case !it.Continued:
 			s.complain(it, it.Key, "no such option in [Host]; there are nqn, id, key and symname", "line ignored")
 		}

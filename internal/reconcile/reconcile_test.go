@@ -195,12 +195,11 @@ func TestRetry(t *testing.T) {
 	s.pass()
 	s.want(subsystem(1))
 	for n := 1; n <= 3; n++ {
-		wake := s.start()
-		if len(s.running) != 1 {
+		if s.start(); len(s.running) != 1 {
 			t.Fatalf("attempt %d: %d operations", n, len(s.running))
 		}
 		s.finishAll(errors.New("refused"))
-		wake = s.start()
+		wake := s.start()
 		if want := s.now.Add(time.Duration(n) * time.Second); !wake.Equal(want) {
 			t.Fatalf("after attempt %d: next at %v, want %v", n, wake, want)
 		}

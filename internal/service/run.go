@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -10,10 +11,9 @@ import (
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/reconcile"
 	"github.com/nvme-stas/stas/internal/stasbus"
+	"github.com/nvme-stas/stas/internal/tid"
 	"github.com/nvme-stas/stas/pkg/nvme"
 	"github.com/nvme-stas/stas/pkg/uevent"
-
-	"github.com/nvme-stas/stas/internal/tid"
 )
 
 // Env is all that a daemon needs from outside.
@@ -111,7 +111,7 @@ func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
 	tasks.Wait()
 	// The kernel does not let go of a thread before its operation is over.
 	s.workers.Wait()
-	if err := context.Cause(ctx); err != context.Canceled {
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil

@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+
+	"github.com/nvme-stas/stas/internal/atomicfile"
 )
 
 // stateVersion is the version of the state file's format. A file of another
@@ -44,32 +45,12 @@ func (f StateFile) Load(state any) error {
 }
 
 // Save writes the state.
-func (f StateFile) Save(state json.RawMessage) (err error) {
+func (f StateFile) Save(state json.RawMessage) error {
 	data, err := json.Marshal(stateEnvelope{stateVersion, state})
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(f.Path), ".state-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	if _, err = tmp.Write(data); err != nil {
-		_ = tmp.Close()
-		return err
-	}
-	if err = tmp.Sync(); err != nil {
-		_ = tmp.Close()
-		return err
-	}
-	if err = tmp.Close(); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), f.Path)
+	return atomicfile.Write(f.Path, data, 0o600)
 }
 
 // State is where a daemon keeps its state.

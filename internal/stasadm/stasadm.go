@@ -216,7 +216,7 @@ func (a *admin) tryStore(key, what, value string, lasting bool) error {
 		}
 	}
 	if a.file != "" {
-		if err := writeFile(a.file, value+"\n", 0o644); err != nil {
+		if err := writeFile(a.file, value+"\n"); err != nil {
 			return fmt.Errorf("writing the %s: %w", what, err)
 		}
 	}

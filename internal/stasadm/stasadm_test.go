@@ -139,7 +139,7 @@ func TestRun(t *testing.T) {
 				want[name] = strings.ReplaceAll(text, "@", dir)
 			}
 			var args []string
-			for _, arg := range strings.Split(tt.args, " ") {
+			for arg := range strings.SplitSeq(tt.args, " ") {
 				args = append(args, strings.NewReplacer("@", dir, "_", " ").Replace(arg))
 			}
 			var out strings.Builder
@@ -210,7 +210,7 @@ func TestWriteFile(t *testing.T) {
 	if err := os.Symlink("file", link); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeFile(link, "new", 0o644); err != nil {
+	if err := writeFile(link, "new"); err != nil {
 		t.Fatal(err)
 	}
 	if fi, err := os.Lstat(link); err != nil || fi.Mode()&os.ModeSymlink == 0 {
@@ -222,10 +222,10 @@ func TestWriteFile(t *testing.T) {
 	if got := read(t, dir); got["file"] != "new" || len(got) != 2 {
 		t.Errorf("files %q", got)
 	}
-	if err := writeFile(filepath.Join(file, "x"), "new", 0o644); err == nil {
+	if err := writeFile(filepath.Join(file, "x"), "new"); err == nil {
 		t.Error("wrote below a file")
 	}
-	if err := writeFile("/dev/null", "new", 0o644); err != nil {
+	if err := writeFile("/dev/null", "new"); err != nil {
 		t.Errorf("/dev/null: %v", err)
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"unicode"
 
+	"github.com/nvme-stas/stas/internal/atomicfile"
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/hostid"
 )
@@ -143,7 +143,7 @@ func (s *sysConf) save(text string) error {
 	if s.path == "" || text == s.text {
 		return nil
 	}
-	if err := writeFile(s.path, text, 0o644); err != nil {
+	if err := writeFile(s.path, text); err != nil {
 		return fmt.Errorf("writing %s: %w", s.path, err)
 	}
 	return nil
@@ -179,56 +179,7 @@ func readWord(path string) (string, error) {
 	return word, nil
 }
 
-// writeFile replaces the contents of a file, or creates it with mode. Whoever
-// reads it meanwhile sees the old text or the new one, never a part.
-func writeFile(path, text string, mode fs.FileMode) (err error) {
-	defer func() { err = explain(err) }()
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real // replace the file, not the link to it
-	}
-	old, statErr := os.Stat(path)
-	switch {
-	case statErr == nil && !old.Mode().IsRegular():
-		return os.WriteFile(path, []byte(text), mode)
-	case statErr == nil:
-		mode = old.Mode().Perm()
-	case !errors.Is(statErr, fs.ErrNotExist):
-		return statErr
-	}
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // fails once it has its final name
-	defer f.Close()
-	if statErr == nil {
-		if s, ok := old.Sys().(*syscall.Stat_t); ok {
-			// Who may not give files away owns the old one, or its directory.
-			_ = f.Chown(int(s.Uid), int(s.Gid))
-		}
-	}
-	if _, err := f.WriteString(text); err != nil {
-		return err
-	}
-	if err := errors.Join(f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// syncDir makes a new name in a directory survive a power cut.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+// writeFile writes a file of an identity, which is no secret.
+func writeFile(path, text string) error {
+	return explain(atomicfile.Write(path, []byte(text), 0o644))
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -48,10 +47,9 @@ const (
 // Server serves a daemon's object.
 type Server struct {
 	names   Names
-	backend Backend
+	backend Backend // since Run
 	log     *slog.Logger
 	signals chan signal
-	dropped atomic.Uint64
 }
 
 type signal struct {
@@ -59,10 +57,9 @@ type signal struct {
 	args   []any
 }
 
-// NewServer returns a server for the daemon with these names. If the backend
-// has LogPages, those are served too.
-func NewServer(names Names, backend Backend, log *slog.Logger) *Server {
-	return &Server{names: names, backend: backend, log: log, signals: make(chan signal, signalBacklog)}
+// NewServer returns a server for the daemon with these names.
+func NewServer(names Names, log *slog.Logger) *Server {
+	return &Server{names: names, log: log, signals: make(chan signal, signalBacklog)}
 }
 
 // LogPagesChanged emits the signal of that name. It does not block.
@@ -76,16 +73,16 @@ func (s *Server) DCRemoved() { s.emit(signal{member: sigDCRemoved}) }
 func (s *Server) emit(sig signal) {
 	select {
 	case s.signals <- sig:
-	default:
-		s.dropped.Add(1)
+	default: // nobody has been listening for long
 	}
 }
 
-// Run serves until ctx ends, over as many connections to the bus as it takes:
+// Run serves the backend, and its LogPages if it has them, until ctx ends, over as many connections to the bus as it takes:
 // a bus that goes away is waited for, and storage stays as it is meanwhile.
 // ready is called once, when the name is owned for the first time. Until then
 // any failure is final.
-func (s *Server) Run(ctx context.Context, ready func()) error {
+func (s *Server) Run(ctx context.Context, backend Backend, ready func()) error {
+	s.backend = backend
 	owned := func() {
 		if ready != nil {
 			ready()

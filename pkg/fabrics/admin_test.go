@@ -56,7 +56,7 @@ func TestAdmin(t *testing.T) {
 	if err := a.GetLogPage(nvme.LogDiscovery, 0, false, 1, buf); err == nil || errors.Is(err, unix.ENOTTY) {
 		t.Errorf("odd offset: %v", err)
 	}
-	if err := a.Do(&AdminCmd{}, nil); err != unix.ENOTTY {
+	if err := a.Do(&AdminCmd{}, nil); !errors.Is(err, unix.ENOTTY) {
 		t.Errorf("%v", err)
 	}
 	if err := a.Close(); err != nil {

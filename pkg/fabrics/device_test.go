@@ -176,7 +176,7 @@ func TestFD(t *testing.T) {
 	if f, err := openFD("/dev/null"); err != nil {
 		t.Error(err)
 	} else {
-		if n, err := f.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		if n, err := f.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 			t.Errorf("read %d, %v", n, err)
 		}
 		if n, err := io.WriteString(f, "hello"); n != 5 || err != nil {
@@ -185,13 +185,13 @@ func TestFD(t *testing.T) {
 		if err := f.Close(); err != nil {
 			t.Error(err)
 		}
-		if n, err := f.Write([]byte("x")); n != 0 || err != unix.EBADF {
+		if n, err := f.Write([]byte("x")); n != 0 || !errors.Is(err, unix.EBADF) {
 			t.Errorf("wrote %d, %v", n, err)
 		}
 	}
 	if f, err := openFD("/dev/full"); err == nil {
 		defer f.Close()
-		if n, err := io.WriteString(f, "x"); n != 0 || err != unix.ENOSPC {
+		if n, err := io.WriteString(f, "x"); n != 0 || !errors.Is(err, unix.ENOSPC) {
 			t.Errorf("wrote %d, %v", n, err)
 		}
 	}

@@ -74,7 +74,7 @@ func (s Status) SCT() uint8 { return uint8(s>>8) & 7 }
 // DNR (do not retry): the same command will fail again.
 func (s Status) DNR() bool { return s&statusDNR != 0 }
 
-// MORE: the Error Information log page says more.
+// MORE reports that the Error Information log page says more.
 func (s Status) MORE() bool { return s&statusMORE != 0 }
 
 // CRD returns which of the controller's retry delays applies, 0 for none.

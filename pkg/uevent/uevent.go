@@ -131,10 +131,10 @@ func (c *Conn) Receive(ctx context.Context) (Event, error) {
 			return Event{}, ctx.Err()
 		case errors.Is(err, unix.ENOBUFS):
 			return Event{}, ErrOverrun
-		case err == errWrongSender:
+		case errors.Is(err, errWrongSender):
 			c.skipped.Add(1)
 			continue
-		case err == ErrOverrun:
+		case errors.Is(err, ErrOverrun):
 			return Event{}, err
 		case err != nil:
 			return Event{}, fmt.Errorf("receiving uevents: %w", err)
@@ -147,7 +147,7 @@ func (c *Conn) Receive(ctx context.Context) (Event, error) {
 		switch {
 		case err == nil:
 			return event, nil
-		case err != errOtherSubsystem:
+		case !errors.Is(err, errOtherSubsystem):
 			c.skipped.Add(1)
 		}
 	}

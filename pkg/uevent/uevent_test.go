@@ -218,7 +218,7 @@ func TestOverrun(t *testing.T) {
 	received, overruns := 0, 0
 	for overruns == 0 {
 		switch _, err := c.Receive(t.Context()); {
-		case err == ErrOverrun:
+		case errors.Is(err, ErrOverrun):
 			overruns++
 		case err != nil:
 			t.Fatal(err)

@@ -73,11 +73,12 @@ func controllerLine(p Port) string {
 const controllersSection = "[Controllers]\n"
 
 func stafdConf(ports ...Port) string {
-	text := controllersSection
+	var text strings.Builder
+	text.WriteString(controllersSection)
 	for _, p := range ports {
-		text += controllerLine(p)
+		text.WriteString(controllerLine(p))
 	}
-	return text
+	return text.String()
 }
 
 // quick has the kernel try again often, so that cases need not wait long.

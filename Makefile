@@ -1,0 +1,116 @@
+# STAS, the STorage Appliance Services. "make help" lists what can be made.
+
+PREFIX     ?= /usr
+SYSCONFDIR ?= /etc
+DESTDIR    ?=
+SBINDIR    ?= $(PREFIX)/sbin
+BINDIR     ?= $(PREFIX)/bin
+MANDIR     ?= $(PREFIX)/share/man
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
+DBUSDIR    ?= $(PREFIX)/share/dbus-1/system.d
+DOCDIR     ?= $(PREFIX)/share/doc/stas
+
+GO      ?= go
+SUITE   ?= trixie
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null | grep -E '^v?[0-9]+\.' || echo 0.1.0-dev)
+LDFLAGS := -s -w -X github.com/nvme-stas/stas/internal/version.Version=$(VERSION)
+
+DAEMONS := stafd stacd
+TOOLS   := stafctl stacctl stasadm
+UNITS   := stafd.service stacd.service stas-config@.service
+CONFS   := stafd.conf stacd.conf
+POLICY  := org.nvmexpress.staf.conf org.nvmexpress.stac.conf
+
+LINT_VERSION := v2.15.0
+LINT         := build/tools/golangci-lint-$(LINT_VERSION)
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 14
+
+.PHONY: build
+build: ## build the programs into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: install
+install: build ## install below $(DESTDIR); see PREFIX, SYSCONFDIR at the top
+	install -d '$(DESTDIR)$(SBINDIR)' '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(DBUSDIR)' \
+		'$(DESTDIR)$(DOCDIR)' '$(DESTDIR)$(SYSCONFDIR)/stas' '$(DESTDIR)$(SYSCONFDIR)/nvme'
+	install -m 755 $(addprefix bin/,$(DAEMONS)) '$(DESTDIR)$(SBINDIR)'
+	install -m 755 $(addprefix bin/,$(TOOLS)) '$(DESTDIR)$(BINDIR)'
+	for u in $(UNITS); do \
+		sed -e 's|@SBINDIR@|$(SBINDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' "systemd/$$u.in" >"$(DESTDIR)$(UNITDIR)/$$u" && \
+		chmod 644 "$(DESTDIR)$(UNITDIR)/$$u" || exit 1; \
+	done
+	install -m 644 systemd/stas-config.target '$(DESTDIR)$(UNITDIR)'
+	install -m 644 $(addprefix configs/,$(POLICY)) '$(DESTDIR)$(DBUSDIR)'
+	# A configuration that somebody has written stays.
+	for c in $(CONFS); do \
+		test -e "$(DESTDIR)$(SYSCONFDIR)/stas/$$c" || install -m 644 "configs/$$c" '$(DESTDIR)$(SYSCONFDIR)/stas' || exit 1; \
+	done
+	install -m 644 configs/sys.conf.doc '$(DESTDIR)$(SYSCONFDIR)/stas'
+	for m in docs/man/*.[1-8]; do \
+		install -D -m 644 -t "$(DESTDIR)$(MANDIR)/man$${m##*.}" "$$m" || exit 1; \
+	done
+	install -m 644 README.md NEWS.md LICENSE '$(DESTDIR)$(DOCDIR)'
+	@test -n '$(DESTDIR)' || echo 'Now: systemctl daemon-reload; systemctl reload dbus; systemctl enable --now stafd stacd'
+
+.PHONY: uninstall
+uninstall: ## remove what install has installed; changed configuration stays
+	rm -f $(addprefix '$(DESTDIR)$(SBINDIR)'/,$(DAEMONS)) $(addprefix '$(DESTDIR)$(BINDIR)'/,$(TOOLS))
+	rm -f $(addprefix '$(DESTDIR)$(UNITDIR)'/,$(UNITS) stas-config.target) $(addprefix '$(DESTDIR)$(DBUSDIR)'/,$(POLICY))
+	for m in docs/man/*.[1-8]; do rm -f "$(DESTDIR)$(MANDIR)/man$${m##*.}/$${m##*/}"; done
+	for c in $(CONFS) sys.conf.doc; do \
+		if cmp -s "configs/$$c" "$(DESTDIR)$(SYSCONFDIR)/stas/$$c"; then rm "$(DESTDIR)$(SYSCONFDIR)/stas/$$c"; fi; \
+	done
+	-rmdir '$(DESTDIR)$(SYSCONFDIR)/stas' 2>/dev/null
+	rm -rf '$(DESTDIR)$(DOCDIR)'
+
+.PHONY: demo
+demo: ## show the product at work on a real kernel, in a throwaway guest
+	@$(GO) run ./test/vm demo -suite $(SUITE)
+
+.PHONY: vm-shell
+vm-shell: ## a shell in the guest of the demo
+	@$(GO) run ./test/vm shell -suite $(SUITE)
+
+.PHONY: test
+test: check vm-test ## everything: check, then the scenarios in the guest
+
+.PHONY: check
+check: lint ## the fast half of the tests: linters, unit and component tests
+	$(GO) test -race ./...
+
+.PHONY: vm-test
+vm-test: ## the scenarios on a real kernel; SUITE=bookworm, trixie or sid
+	$(GO) run ./test/vm test -suite $(SUITE)
+
+.PHONY: bench
+bench: ## measure: Go benchmarks, then the product against bare connects in the guest
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/... ./pkg/...
+	$(GO) run ./test/vm exec -suite $(SUITE) test/vm/bench.sh
+
+.PHONY: fuzz
+fuzz: FUZZTIME ?= 1m
+fuzz: ## each fuzz test for FUZZTIME
+	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r f; do \
+		for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' "$$f"); do \
+			echo "== $$t in $${f%/*}"; $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) "$${f%/*}" </dev/null || exit 1; \
+		done; \
+	done
+
+.PHONY: lint
+lint: $(LINT) ## linters and formatting
+	@test -z "$$(gofmt -l .)" || { gofmt -d . ; echo 'not gofmt-ed'; exit 1; }
+	$(GO) vet ./...
+	$(LINT) run
+	shellcheck .ci/run .ci/prepare $(wildcard test/vm/*.sh) $(wildcard test/vm/guest/*/*.sh) $(wildcard test/vm/guest/*.sh)
+	mandoc -T lint -W warning docs/man/*.[1-8]
+
+$(LINT):
+	GOBIN='$(CURDIR)/build/tools/new' $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	mv build/tools/new/golangci-lint $@
+
+.PHONY: clean
+clean: ## remove what was built here; the guest's images are elsewhere
+	rm -rf bin build

@@ -1,0 +1,189 @@
+// Package startup is the main program of the daemons: command line, checks
+// that need no daemon, and the real world that the daemon is put into.
+package startup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"github.com/nvme-stas/stas/internal/conf"
+	"github.com/nvme-stas/stas/internal/daemon"
+	"github.com/nvme-stas/stas/internal/hostid"
+	"github.com/nvme-stas/stas/internal/linux"
+	"github.com/nvme-stas/stas/internal/service"
+	"github.com/nvme-stas/stas/internal/stac"
+	"github.com/nvme-stas/stas/internal/staf"
+	"github.com/nvme-stas/stas/internal/stasbus"
+	"github.com/nvme-stas/stas/internal/version"
+)
+
+// Exit codes, as in the manual pages.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// program is one of the daemons.
+type program struct {
+	name  conf.Daemon
+	what  string
+	names stasbus.Names
+	run   func(context.Context, service.Env) error
+}
+
+// Stafd runs stafd with the arguments behind its name and returns the exit code.
+func Stafd(args []string, stdout, stderr io.Writer) int {
+	return program{
+		name: conf.Stafd, what: "find NVMe-oF discovery controllers and read their log pages", names: stasbus.Staf,
+		run: func(ctx context.Context, env service.Env) error { return staf.New(env).Run(ctx) },
+	}.main(args, stdout, stderr)
+}
+
+// Stacd runs stacd with the arguments behind its name and returns the exit code.
+func Stacd(args []string, stdout, stderr io.Writer) int {
+	return program{
+		name: conf.Stacd, what: "connect the NVMe-oF I/O controllers that stafd finds", names: stasbus.Stac,
+		run: func(ctx context.Context, env service.Env) error {
+			return stac.New(env, stasbus.Feed{Log: env.Log}).Run(ctx)
+		},
+	}.main(args, stdout, stderr)
+}
+
+// options are those of the command line.
+type options struct {
+	confFile string
+	syslog   bool
+	tron     bool
+	version  bool
+}
+
+func (p program) main(args []string, stdout, stderr io.Writer) int {
+	var o options
+	flags := pflag.NewFlagSet(string(p.name), pflag.ContinueOnError)
+	flags.SortFlags = false
+	flags.StringVarP(&o.confFile, "conf-file", "f", "/etc/stas/"+string(p.name)+".conf", "configuration `FILE`")
+	flags.BoolVarP(&o.syslog, "syslog", "s", false, "log to the journal instead of standard error")
+	flags.BoolVar(&o.tron, "tron", false, "trace: log at level debug")
+	flags.BoolVarP(&o.version, "version", "v", false, "print the version and exit")
+	flags.SetOutput(io.Discard) // usage and errors are printed here
+	usage := func(w io.Writer) {
+		fmt.Fprintf(w, "Usage: %s [options]\n\n%s: %s.\n\nOptions:\n%s\n", p.name, p.name, p.what, flags.FlagUsages())
+		fmt.Fprintf(w, "It is meant to be started by systemd: systemctl start %[1]s\nSee also: man %[1]s, man %[1]s.conf\n", p.name)
+	}
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		usage(stdout)
+		return exitOK
+	case err == nil && flags.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if err != nil {
+		usage(stderr)
+		fmt.Fprintf(stderr, "\n%s: %v\n", p.name, err)
+		return exitUsage
+	}
+	if o.version {
+		// Two lines, as scripts that know nvme-stas 2.x expect.
+		fmt.Fprintf(stdout, "%s %s\nlibnvme not used\n", version.Product, version.Version)
+		return exitOK
+	}
+	if err := p.check(); err != nil {
+		fmt.Fprintf(stderr, "%s: %v\n", p.name, err)
+		return exitFailed
+	}
+	level := new(slog.LevelVar)
+	log := daemon.NewLogger(stderr, o.syslog, level)
+	if err := p.start(o, log, level); err != nil {
+		log.Error(fmt.Sprintf("%s ends: %v", p.name, err))
+		return exitFailed
+	}
+	return exitOK
+}
+
+// check looks for what can never work.
+func (p program) check() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("only root can connect storage; run %s as root, or have systemd do it: systemctl start %[1]s", p.name)
+	}
+	return linux.Available()
+}
+
+func (p program) start(o options, log *slog.Logger, level *slog.LevelVar) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	// Once it is stopping, a second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+
+	kernel, err := linux.Open()
+	if err != nil {
+		return err
+	}
+	log.Info(fmt.Sprintf("%s %s starts", p.name, version.Version))
+	return p.run(ctx, service.Env{
+		Kernel:     kernel,
+		Bus:        stasbus.NewServer(p.names, log),
+		State:      service.StateFile{Path: filepath.Join(runtimeDir(p.name), "state.json")},
+		Supervisor: daemon.Supervisor{Log: log},
+		Config: func() (*conf.Config, error) {
+			cfg, issues, err := conf.Load(p.name, o.confFile)
+			report(log, issues)
+			return cfg, err
+		},
+		Identity: func() (hostid.Identity, error) {
+			identity, issues, err := hostid.Load(hostid.DefaultPaths)
+			report(log, issues)
+			return identity, err
+		},
+		Reload: reloads(),
+		Log:    log,
+		Level:  level,
+		Tron:   o.tron,
+	})
+}
+
+// runtimeDir is where the state lives: it has to outlast the daemon, but not
+// the kernel's connections.
+func runtimeDir(name conf.Daemon) string {
+	return cmp.Or(os.Getenv("RUNTIME_DIRECTORY"), "/run/"+string(name))
+}
+
+// reloads receives each SIGHUP; those that come during a reload count as one.
+func reloads() <-chan struct{} {
+	signals, reload := make(chan os.Signal, 1), make(chan struct{}, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	go func() {
+		for range signals {
+			select {
+			case reload <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return reload
+}
+
+// report logs what is wrong with a configuration that can be used.
+func report(log *slog.Logger, issues []conf.Issue) {
+	for _, i := range issues {
+		level := slog.LevelInfo
+		switch i.Severity {
+		case conf.Warning:
+			level = slog.LevelWarn
+		case conf.Error:
+			level = slog.LevelError
+		}
+		log.Log(context.Background(), level, i.String())
+	}
+}
