@@ -20,6 +20,7 @@ TOOLS   := stafctl stacctl stasadm
 UNITS   := stafd.service stacd.service stas-config@.service
 CONFS   := stafd.conf stacd.conf
 POLICY  := org.nvmexpress.staf.conf org.nvmexpress.stac.conf
+MANPAGES := $(wildcard docs/man/*.[1-8])
 
 LINT_VERSION := v2.15.0
 LINT         := build/tools/golangci-lint-$(LINT_VERSION)
@@ -49,7 +50,7 @@ install: build ## install below $(DESTDIR); see PREFIX, SYSCONFDIR at the top
 		test -e "$(DESTDIR)$(SYSCONFDIR)/stas/$$c" || install -m 644 "configs/$$c" '$(DESTDIR)$(SYSCONFDIR)/stas' || exit 1; \
 	done
 	install -m 644 configs/sys.conf.doc '$(DESTDIR)$(SYSCONFDIR)/stas'
-	for m in docs/man/*.[1-8]; do \
+	for m in $(MANPAGES); do \
 		install -D -m 644 -t "$(DESTDIR)$(MANDIR)/man$${m##*.}" "$$m" || exit 1; \
 	done
 	install -m 644 README.md NEWS.md LICENSE '$(DESTDIR)$(DOCDIR)'
@@ -59,7 +60,7 @@ install: build ## install below $(DESTDIR); see PREFIX, SYSCONFDIR at the top
 uninstall: ## remove what install has installed; changed configuration stays
 	rm -f $(addprefix '$(DESTDIR)$(SBINDIR)'/,$(DAEMONS)) $(addprefix '$(DESTDIR)$(BINDIR)'/,$(TOOLS))
 	rm -f $(addprefix '$(DESTDIR)$(UNITDIR)'/,$(UNITS) stas-config.target) $(addprefix '$(DESTDIR)$(DBUSDIR)'/,$(POLICY))
-	for m in docs/man/*.[1-8]; do rm -f "$(DESTDIR)$(MANDIR)/man$${m##*.}/$${m##*/}"; done
+	for m in $(MANPAGES); do rm -f "$(DESTDIR)$(MANDIR)/man$${m##*.}/$${m##*/}"; done
 	for c in $(CONFS) sys.conf.doc; do \
 		if cmp -s "configs/$$c" "$(DESTDIR)$(SYSCONFDIR)/stas/$$c"; then rm "$(DESTDIR)$(SYSCONFDIR)/stas/$$c"; fi; \
 	done
@@ -105,7 +106,7 @@ lint: $(LINT) ## linters and formatting
 	$(GO) vet ./...
 	$(LINT) run
 	shellcheck .ci/run .ci/prepare $(wildcard test/vm/*.sh) $(wildcard test/vm/guest/*/*.sh) $(wildcard test/vm/guest/*.sh)
-	mandoc -T lint -W warning docs/man/*.[1-8]
+	mandoc -T lint -W warning $(MANPAGES)
 
 $(LINT):
 	GOBIN='$(CURDIR)/build/tools/new' $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)

@@ -1,6 +1,7 @@
 package stasbus
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,10 +34,15 @@ func Dial(names Names) (*Client, error) {
 // Close closes the connection.
 func (c *Client) Close() error { return c.conn.Close() }
 
+// call calls a method. result is nil if it returns nothing.
 func (c *Client) call(ctx context.Context, result any, iface, method string, args ...any) error {
 	// A daemon that is not there must not be started by a question.
 	call := c.conn.Object(c.names.Bus, c.names.Path).CallWithContext(ctx, iface+"."+method, dbus.FlagNoAutoStart, args...)
-	if err := call.Store(result); err != nil {
+	err := call.Err
+	if result != nil {
+		err = call.Store(result)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", method, err)
 	}
 	return nil
@@ -52,7 +58,8 @@ func (c *Client) GetLogPages(ctx context.Context, id tid.TID) (entries []Dict, e
 	return entries, c.call(ctx, &entries, c.names.Bus, "get_log_pages", IDArgs(id)...)
 }
 
-// GetAllLogPages calls the method of that name (stafd only).
+// GetAllLogPages calls the method of that name (stafd only). The result is nil
+// only after an error.
 func (c *Client) GetAllLogPages(ctx context.Context, detailed bool) ([]DCPage[logpage.Entry], error) {
 	var text string
 	if err := c.call(ctx, &text, c.names.Bus, "get_all_log_pages", detailed); err != nil {
@@ -61,6 +68,9 @@ func (c *Client) GetAllLogPages(ctx context.Context, detailed bool) ([]DCPage[lo
 	var pages []DCPage[logpage.Entry]
 	if err := json.Unmarshal([]byte(text), &pages); err != nil {
 		return nil, fmt.Errorf("get_all_log_pages: %w", err)
+	}
+	if pages == nil {
+		return nil, fmt.Errorf("get_all_log_pages: %q is not a list", text)
 	}
 	return pages, nil
 }
@@ -104,7 +114,8 @@ const (
 
 // Feed follows the log pages of stafd.
 type Feed struct {
-	Log *slog.Logger
+	Log     *slog.Logger
+	timeout time.Duration // of one question, if not fetchTimeout
 }
 
 // Follow calls deliver with all pages whenever they may have changed, until
@@ -168,7 +179,7 @@ func (f Feed) follow(ctx context.Context, deliver func([]DCPage[logpage.Entry]),
 			}
 		case <-timer.C:
 		}
-		asking, cancel := context.WithTimeout(ctx, fetchTimeout)
+		asking, cancel := context.WithTimeout(ctx, cmp.Or(f.timeout, fetchTimeout))
 		pages, err := client.GetAllLogPages(asking, true)
 		cancel()
 		switch {
@@ -178,9 +189,6 @@ func (f Feed) follow(ctx context.Context, deliver func([]DCPage[logpage.Entry]),
 			failed(err)
 			timer.Reset(fetchRetry)
 		default:
-			if pages == nil {
-				pages = []DCPage[logpage.Entry]{} // no discovery controllers, an answer all the same
-			}
 			deliver(pages)
 			timer.Reset(fetchInterval)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -13,7 +14,8 @@ import (
 )
 
 // Backend answers the methods that both daemons have. Its methods are called
-// from many goroutines at once.
+// from many goroutines at once. The dictionaries that they return are given
+// away.
 type Backend interface {
 	ListControllers(ctx context.Context, detailed bool) ([]Dict, error)
 	// ControllerInfo and ProcessInfo return JSON objects.
@@ -77,10 +79,10 @@ func (s *Server) emit(sig signal) {
 	}
 }
 
-// Run serves the backend, and its LogPages if it has them, until ctx ends, over as many connections to the bus as it takes:
-// a bus that goes away is waited for, and storage stays as it is meanwhile.
-// ready is called once, when the name is owned for the first time. Until then
-// any failure is final.
+// Run serves the backend, and its LogPages if it has them, until ctx ends, over
+// as many connections to the bus as it takes: a bus that goes away is waited
+// for, and storage stays as it is meanwhile. ready is called once, when the
+// name is owned for the first time. Until then any failure is final.
 func (s *Server) Run(ctx context.Context, backend Backend, ready func()) error {
 	s.backend = backend
 	owned := func() {
@@ -150,12 +152,12 @@ func connect() (*dbus.Conn, error) {
 func (s *Server) export(ctx context.Context, conn *dbus.Conn) error {
 	main := map[string]any{
 		"list_controllers": func(detailed bool) ([]Dict, *dbus.Error) {
-			return answer(ctx, func(ctx context.Context) ([]Dict, error) { return s.backend.ListControllers(ctx, detailed) })
+			return answerText(ctx, func(ctx context.Context) ([]Dict, error) { return s.backend.ListControllers(ctx, detailed) })
 		},
 	}
 	if pages, ok := s.backend.(LogPages); ok {
 		main["get_log_pages"] = func(a, b, c, d, e, f, g string) ([]Dict, *dbus.Error) {
-			return answer(ctx, func(ctx context.Context) ([]Dict, error) {
+			return answerText(ctx, func(ctx context.Context) ([]Dict, error) {
 				return pages.GetLogPages(ctx, argsID(a, b, c, d, e, f, g))
 			})
 		}
@@ -190,6 +192,18 @@ func answer[T any](ctx context.Context, method func(context.Context) (T, error))
 		return v, dbus.MakeFailedError(err)
 	}
 	return v, nil
+}
+
+// answerText is answer for dictionaries. What sysfs shows of a target need not
+// be text, and of anything else the bus takes nothing at all.
+func answerText(ctx context.Context, method func(context.Context) ([]Dict, error)) ([]Dict, *dbus.Error) {
+	list, err := answer(ctx, method)
+	for _, d := range list {
+		for key, value := range d {
+			d[key] = strings.ToValidUTF8(strings.ReplaceAll(value, "\x00", ""), "\uFFFD")
+		}
+	}
+	return list, err
 }
 
 func argsID(transport, traddr, trsvcid, subsysnqn, hostTraddr, hostIface, hostNQN string) tid.TID {
