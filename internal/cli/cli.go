@@ -210,13 +210,13 @@ func (t *tool) details(ctx context.Context, client *stasbus.Client) (list []stas
 }
 
 func (t *tool) trace(use string, on bool) *cobra.Command {
-	what := "Stop"
+	what := "Stop tracing: have the daemon log at level info again (root only)"
 	if on {
-		what = "Start"
+		what = "Start tracing: have the daemon log at level debug (root only)"
 	}
 	return &cobra.Command{
 		Use:   use,
-		Short: what + " tracing: have the daemon log at level debug (root only)",
+		Short: what,
 		Args:  cobra.NoArgs,
 		RunE: t.ask(func(ctx context.Context, client *stasbus.Client) error {
 			if err := client.SetTron(ctx, on); err != nil {

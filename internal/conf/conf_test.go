@@ -139,7 +139,8 @@ func TestOptions(t *testing.T) {
 		},
 		{
 			name: "disconnect-trtypes", daemon: Stacd, text: "[I/O controller connection management]\ndisconnect-trtypes=fc+tcp+fc",
-			want: func(c *Config) { c.DisconnectTrtypes = []string{"fc", "tcp"} },
+			want:   func(c *Config) { c.DisconnectTrtypes = []string{"fc", "tcp"} },
+			issues: []string{`f:2: "disconnect-trtypes = fc+tcp+fc": accepted, has no effect in this version`},
 		},
 		{
 			name: "disconnect-trtypes right in parts", daemon: Stacd, text: "[I/O controller connection management]\ndisconnect-trtypes=rdma+pcie+fc",

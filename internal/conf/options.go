@@ -88,6 +88,7 @@ var options = []option{
 		section: ioManagement, name: "disconnect-trtypes", stafd: unknown, stacd: "tcp",
 		allowed: `tcp, rdma, fc, or several joined by "+"`,
 		assign:  disconnectTrtypes,
+		unbuilt: func(*Config) bool { return true },
 	},
 	{
 		section: ioManagement, name: "connect-attempts-on-ncc", stafd: unknown, stacd: "0",

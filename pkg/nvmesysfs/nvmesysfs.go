@@ -1,27 +1,25 @@
 // Package nvmesysfs reads the NVMe controllers that the kernel shows under
-// /sys/class/nvme, and deletes them there. It knows the kernel's attributes and their traps, and
-// nothing of who wants a controller or why.
+// /sys/class/nvme, and deletes them there. It knows the kernel's attributes
+// and their traps, and nothing of who wants a controller or why.
 package nvmesysfs
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nvme-stas/stas/pkg/nvme"
 )
 
 // classDir is the directory of all NVMe controllers, below the root of sysfs.
-// Its members are links to ../../devices/…, which is why the root of an
-// [FS] has to be sysfs itself.
 const classDir = "class/nvme"
 
 // maxAttr bounds one attribute: sysfs never shows more than a page.
@@ -93,25 +91,21 @@ type Controller struct {
 
 // FS is a mounted sysfs.
 type FS struct {
-	root *os.Root
+	root string
 }
 
-// NewFS opens the sysfs mounted at dir, normally "/sys".
+// NewFS returns the sysfs mounted at dir, normally "/sys".
 func NewFS(dir string) (*FS, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, fmt.Errorf("opening sysfs: %w", err)
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("looking for sysfs: %w", err)
 	}
-	return &FS{root: root}, nil
+	return &FS{root: dir}, nil
 }
-
-// Close releases the directory handle.
-func (f *FS) Close() error { return f.root.Close() }
 
 // Names lists the controllers by name, in no particular order. A host without
 // any NVMe module loaded has none, which is not an error.
 func (f *FS) Names() ([]string, error) {
-	dir, err := f.root.Open(classDir)
+	dir, err := os.Open(path.Join(f.root, classDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -145,7 +139,7 @@ func (f *FS) Read(name string) (Controller, error) {
 	if err != nil {
 		return c, err
 	}
-	defer dir.Close()
+	defer dir.close()
 	var address, state string
 	for _, a := range []struct {
 		name  string
@@ -165,7 +159,7 @@ func (f *FS) Read(name string) (Controller, error) {
 		{"model", &c.Model},
 		{"serial", &c.Serial},
 	} {
-		*a.value, err = attr(dir, name, a.name)
+		*a.value, err = dir.attr(a.name)
 		if err != nil && !errors.Is(err, ErrNoAttr) {
 			return Controller{Name: name}, err
 		}
@@ -180,23 +174,51 @@ func (f *FS) Read(name string) (Controller, error) {
 	return c, nil
 }
 
-// openController opens the directory of one controller. What is read there is
+// controllerDir is the open directory of one controller. What is read there is
 // of one and the same controller, even if its name is given to another one
-// meanwhile.
-func (f *FS) openController(name string) (*os.Root, error) {
+// meanwhile. It is a bare descriptor: attributes are read often, and Go's files
+// would ask the poller each time about what it cannot poll.
+type controllerDir struct {
+	fd   int
+	name string
+}
+
+func (f *FS) openController(name string) (controllerDir, error) {
 	if !isController(name) {
-		return nil, fmt.Errorf("%q is not the name of an NVMe controller", name)
+		return controllerDir{}, fmt.Errorf("%q is not the name of an NVMe controller", name)
 	}
-	dir, err := f.root.OpenRoot(path.Join(classDir, name))
+	fd, err := ignoringEINTR(func() (int, error) {
+		return unix.Open(path.Join(f.root, classDir, name), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
 	if absent(err) {
-		return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+		return controllerDir{}, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
 	}
-	return dir, err
+	if err != nil {
+		return controllerDir{}, fmt.Errorf("opening %s: %w", name, err)
+	}
+	return controllerDir{fd, name}, nil
+}
+
+func (d controllerDir) close() { _ = unix.Close(d.fd) }
+
+func (d controllerDir) open(attribute string, flags int) (int, error) {
+	return ignoringEINTR(func() (int, error) {
+		return unix.Openat(d.fd, attribute, flags|unix.O_CLOEXEC, 0)
+	})
+}
+
+func ignoringEINTR(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
 }
 
 // absent recognizes what the kernel says of things that are gone or going.
 func absent(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV)
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV)
 }
 
 // ErrNoAttr is an attribute that cannot be had although its controller is
@@ -212,33 +234,35 @@ func (f *FS) Attr(controller, attribute string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer dir.Close()
-	return attr(dir, controller, attribute)
+	defer dir.close()
+	return dir.attr(attribute)
 }
 
-func attr(dir *os.Root, controller, attribute string) (string, error) {
-	file, err := dir.Open(attribute)
+func (d controllerDir) attr(attribute string) (string, error) {
+	fd, err := d.open(attribute, unix.O_RDONLY)
 	if err != nil {
 		if absent(err) {
 			// Either this one attribute is missing, or all of them.
-			if _, statErr := dir.Stat("state"); statErr != nil {
-				return "", fmt.Errorf("%s: %w", controller, fs.ErrNotExist)
+			if unix.Faccessat(d.fd, "state", unix.F_OK, 0) != nil {
+				return "", fmt.Errorf("%s: %w", d.name, fs.ErrNotExist)
 			}
 			return "", ErrNoAttr
 		}
-		return "", fmt.Errorf("reading %s of %s: %w", attribute, controller, err)
+		return "", fmt.Errorf("reading %s of %s: %w", attribute, d.name, err)
 	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxAttr))
+	defer unix.Close(fd)
+	// The kernel gives the whole attribute to the first read.
+	var buf [maxAttr]byte
+	n, err := ignoringEINTR(func() (int, error) { return unix.Read(fd, buf[:]) })
 	if err != nil {
 		// A controller that is being torn down answers its readers with
 		// whatever it has: the file is there, its owner is not.
 		if absent(err) {
-			return "", fmt.Errorf("%s: %w", controller, fs.ErrNotExist)
+			return "", fmt.Errorf("%s: %w", d.name, fs.ErrNotExist)
 		}
 		return "", ErrNoAttr
 	}
-	v := string(bytes.TrimSpace(text))
+	v := string(bytes.TrimSpace(buf[:n]))
 	if v == "(efault)" {
 		return "", nil
 	}
@@ -254,14 +278,14 @@ func (f *FS) Delete(name string) error {
 	if err != nil {
 		return goneIsFine(err)
 	}
-	defer dir.Close()
+	defer dir.close()
 	// The attribute can be written and nothing else; opening it for reading
 	// too is refused even to root.
-	file, err := dir.OpenFile("delete_controller", os.O_WRONLY, 0)
+	fd, err := dir.open("delete_controller", unix.O_WRONLY)
 	if absent(err) {
 		// The attribute goes first when a controller is deleted. PCIe
 		// controllers never had it.
-		if state, err := attr(dir, name, "state"); err != nil || State(state).Leaving() {
+		if state, err := dir.attr("state"); err != nil || State(state).Leaving() {
 			return goneIsFine(err)
 		}
 		return fmt.Errorf("%s cannot be deleted: %w", name, ErrNoAttr)
@@ -269,8 +293,8 @@ func (f *FS) Delete(name string) error {
 	if err != nil {
 		return fmt.Errorf("deleting %s: %w", name, err)
 	}
-	defer file.Close()
-	if _, err := file.WriteString("1"); err != nil {
+	defer unix.Close(fd)
+	if _, err := ignoringEINTR(func() (int, error) { return unix.Write(fd, []byte("1")) }); err != nil {
 		return goneIsFine(fmt.Errorf("deleting %s: %w", name, err))
 	}
 	return nil

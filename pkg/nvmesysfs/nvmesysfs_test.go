@@ -33,7 +33,6 @@ func newTree(t *testing.T) *tree {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { f.Close() })
 	return &tree{f, t, root}
 }
 
@@ -248,10 +247,10 @@ func TestRecycledName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dir.Close()
+	defer dir.close()
 	tr.remove(fabricsDir, "nvme0")
 	tr.add(fabricsDir, "nvme0", with(map[string]string{"subsysnqn": "nqn.2014-08.org.example:b"}))
-	if v, err := attr(dir, "nvme0", "subsysnqn"); !errors.Is(err, fs.ErrNotExist) {
+	if v, err := dir.attr("subsysnqn"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%q, %v", v, err)
 	}
 }

@@ -1,0 +1,320 @@
+// Package man has the manual pages, and a test that they keep up with the
+// programs.
+package man
+
+import (
+	"bytes"
+	"encoding/xml"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/nvme-stas/stas/internal/cli"
+	"github.com/nvme-stas/stas/internal/conf"
+	"github.com/nvme-stas/stas/internal/hostid"
+	"github.com/nvme-stas/stas/internal/startup"
+	"github.com/nvme-stas/stas/internal/stasadm"
+)
+
+// programs are the ones below cmd, and their pages.
+var programs = map[string]struct {
+	page string
+	run  func(args []string, stdout, stderr io.Writer) int
+}{
+	"stafd":   {"stafd.8", startup.Stafd},
+	"stacd":   {"stacd.8", startup.Stacd},
+	"stafctl": {"stafctl.1", cli.Stafctl},
+	"stacctl": {"stacctl.1", cli.Stacctl},
+	"stasadm": {"stasadm.1", stasadm.Run},
+}
+
+var (
+	longOption  = regexp.MustCompile(`(?m)^ +(?:-\w, |    )(--[a-z-]+)`)
+	shortOption = regexp.MustCompile(`(?m)^ +(-\w), --`)
+	command     = regexp.MustCompile(`(?m)^  ([a-z-]+) +[A-Z]`)
+)
+
+func TestPrograms(t *testing.T) {
+	dirs, err := os.ReadDir("../../cmd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dirs {
+		p, ok := programs[d.Name()]
+		if !ok {
+			t.Errorf("no page for the program %s", d.Name())
+			continue
+		}
+		t.Run(d.Name(), func(t *testing.T) { checkHelp(t, p.page, p.run) })
+	}
+}
+
+// checkHelp looks for the options and commands that a program's help names.
+func checkHelp(t *testing.T, page string, run func([]string, io.Writer, io.Writer) int) {
+	text := plain(t, page)
+	check := func(args ...string) (help string) {
+		var out bytes.Buffer
+		if code := run(append(args, "--help"), &out, &out); code != 0 {
+			t.Fatalf("%v --help: exit code %d\n%s", args, code, &out)
+		}
+		help = out.String()
+		for _, option := range append(matches(longOption, help), matches(shortOption, help)...) {
+			mustHave(t, page, text, option)
+		}
+		return help
+	}
+	help := check()
+	if len(matches(longOption, help)) == 0 {
+		t.Error("no options found in the help")
+	}
+	_, list, ok := strings.Cut(help, "Available Commands:\n")
+	if !ok {
+		return
+	}
+	list, _, _ = strings.Cut(list, "\n\n")
+	commands := matches(command, list)
+	if len(commands) != strings.Count(list, "\n")+1 {
+		t.Errorf("not all commands found in\n%s", list)
+	}
+	for _, c := range commands {
+		mustHave(t, page, text, c)
+		if c != "help" {
+			check(c)
+		}
+	}
+}
+
+func TestConfiguration(t *testing.T) {
+	for _, d := range []conf.Daemon{conf.Stafd, conf.Stacd} {
+		page := string(d) + ".conf.5"
+		text := plain(t, page)
+		for _, o := range conf.Options(d) {
+			// An option is described below its name and before the next one.
+			heading := "\n.TP\n" + o.Name + "="
+			mustHave(t, page, text, "["+o.Section+"]")
+			_, about, ok := strings.Cut(text, heading)
+			if !ok {
+				t.Errorf("%s does not describe %s", page, o.Name)
+				continue
+			}
+			about, _, _ = regexpCut(about, nextOption)
+			if o.Default != "" {
+				mustHave(t, page+" "+o.Name, about, "Default: "+o.Default)
+			}
+			if told := strings.Contains(strings.Join(strings.Fields(about), " "), "no effect in this version"); o.Unbuilt && !told {
+				t.Errorf("%s does not say that %s has no effect in this version", page, o.Name)
+			}
+		}
+		for _, f := range conf.ControllerFields(d) {
+			mustHave(t, page, text, f)
+		}
+	}
+	text := plain(t, "sys.conf.5")
+	for _, key := range []string{hostid.KeyNQN, hostid.KeyID, hostid.KeyKey, hostid.KeySymName} {
+		if !strings.Contains(text, "\n.TP\n"+key+"=") {
+			t.Errorf("sys.conf.5 does not describe %s", key)
+		}
+	}
+	mustHave(t, "sys.conf.5", text, "["+hostid.Section+"]")
+	for _, path := range []string{hostid.DefaultPaths.NQN, hostid.DefaultPaths.ID, hostid.DefaultPaths.Key} {
+		mustHave(t, "sys.conf.5", text, "Default: "+hostid.FilePrefix+path)
+	}
+}
+
+var nextOption = regexp.MustCompile(`\n\.TP\n[a-z-]+=|\n\.SH |\n\.SS `)
+
+func regexpCut(s string, at *regexp.Regexp) (before, after string, found bool) {
+	loc := at.FindStringIndex(s)
+	if loc == nil {
+		return s, "", false
+	}
+	return s[:loc[0]], s[loc[1]:], true
+}
+
+// TestBus looks for what the interfaces' descriptions name.
+func TestBus(t *testing.T) {
+	type named struct {
+		Name string `xml:"name,attr"`
+		Type string `xml:"type,attr"`
+		Args []struct {
+			Type      string `xml:"type,attr"`
+			Direction string `xml:"direction,attr"`
+		} `xml:"arg"`
+	}
+	for _, name := range []string{"org.nvmexpress.staf", "org.nvmexpress.stac"} {
+		data, err := os.ReadFile("../../internal/stasbus/" + name + ".xml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var node struct {
+			Interfaces []struct {
+				Name       string  `xml:"name,attr"`
+				Methods    []named `xml:"method"`
+				Signals    []named `xml:"signal"`
+				Properties []named `xml:"property"`
+			} `xml:"interface"`
+		}
+		if err := xml.Unmarshal(data, &node); err != nil {
+			t.Fatal(err)
+		}
+		page := name + ".5"
+		text := plain(t, page)
+		for _, i := range node.Interfaces {
+			mustHave(t, page, text, i.Name)
+			if !strings.HasPrefix(i.Name, name) {
+				continue
+			}
+			for _, m := range slices.Concat(i.Methods, i.Signals, i.Properties) {
+				_, line, ok := strings.Cut(text, "\n.TP\n"+m.Name)
+				if !ok {
+					t.Errorf("%s does not describe %s", page, m.Name)
+					continue
+				}
+				line, _, _ = strings.Cut(line, "\n")
+				signature := map[string]string{"in": "", "out": ""}
+				for _, a := range m.Args {
+					signature[a.Direction] += a.Type
+				}
+				for _, want := range append([]string{m.Type}, signature["in"], signature["out"], signature[""]) {
+					if want != "" && !regexp.MustCompile(`\b`+regexp.QuoteMeta(want)+`(\W|$)`).MatchString(line) {
+						t.Errorf("%s: %s has no %q in %q", page, m.Name, want, line)
+					}
+				}
+			}
+		}
+	}
+}
+
+// foreign are the pages of others that ours refer to.
+var foreign = []string{"busctl(1)", "journalctl(1)", "machine-id(5)", "nvme(1)", "sd_notify(3)", "systemctl(1)", "systemd(1)"}
+
+var reference = regexp.MustCompile(`([a-z][\w.-]*)(\([1-8]\))`)
+
+func TestReferences(t *testing.T) {
+	for _, page := range pages(t) {
+		text := plain(t, page)
+		_, also, _ := strings.Cut(text, "\n.SH SEE ALSO\n")
+		if len(reference.FindAllString(also, -1)) == 0 {
+			t.Errorf("%s: nothing in SEE ALSO", page)
+		}
+		for _, m := range reference.FindAllStringSubmatch(text, -1) {
+			if slices.Contains(foreign, m[1]+m[2]) {
+				continue
+			}
+			other := m[1] + "." + strings.Trim(m[2], "()")
+			if _, err := os.Stat(other); err != nil {
+				t.Errorf("%s refers to %s%s, which is none of ours", page, m[1], m[2])
+			}
+			if other == page && strings.Contains(also, m[0]) {
+				t.Errorf("%s refers to itself", page)
+			}
+		}
+	}
+}
+
+func TestForm(t *testing.T) {
+	mandoc, err := exec.LookPath("mandoc")
+	if err != nil {
+		t.Skip("mandoc is not installed")
+	}
+	for _, page := range pages(t) {
+		if out, err := exec.CommandContext(t.Context(), mandoc, "-T", "lint", "-W", "warning", page).CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		out, err := exec.CommandContext(t.Context(), mandoc, "-T", "utf8", "-O", "width=80", page).Output()
+		if err != nil {
+			t.Error(err)
+		}
+		for line := range strings.SplitSeq(overstruck.ReplaceAllString(string(out), ""), "\n") {
+			if utf8.RuneCountInString(line) > 80 {
+				t.Errorf("%s does not fit into 80 columns: %q", page, line)
+			}
+		}
+	}
+}
+
+// overstruck is what makes a character bold or underlined on a printer.
+var overstruck = regexp.MustCompile(`.\x08`)
+
+func pages(t *testing.T) []string {
+	t.Helper()
+	list, err := filepath.Glob("*.[1-8]")
+	if err != nil || len(list) == 0 {
+		t.Fatal("no pages: ", err)
+	}
+	return list
+}
+
+// plain is a page without what only makes it look good. The requests that
+// structure it stay, in lines of their own.
+func plain(t *testing.T, page string) string {
+	t.Helper()
+	data, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := regexp.MustCompile(`\\f[BIPR]|\\&`).ReplaceAllString(string(data), "")
+	text = strings.NewReplacer(`\-`, "-", `\e`, `\`, `\(aq`, "'", `\(dq`, `"`).Replace(text)
+	return fontRequest.ReplaceAllStringFunc(text, func(line string) string {
+		name, words, _ := strings.Cut(line, " ")
+		if name == ".B" || name == ".I" {
+			return strings.Trim(words, `"`)
+		}
+		return alternating(words)
+	})
+}
+
+var fontRequest = regexp.MustCompile(`(?m)^\.(B|I|BR|BI|IR|IB|RB|RI) .*$`)
+
+// alternating joins the words of a line whose fonts alternate; in quotes they
+// may contain blanks.
+func alternating(words string) string {
+	var b strings.Builder
+	quoted := false
+	for _, r := range words {
+		switch {
+		case r == '"':
+			quoted = !quoted
+		case r != ' ' || quoted:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+func matches(re *regexp.Regexp, text string) []string {
+	var all []string
+	for _, m := range re.FindAllStringSubmatch(text, -1) {
+		all = append(all, m[1])
+	}
+	return all
+}
+
+// mustHave checks that a text has a word or phrase, not only as a part of a
+// longer word.
+func mustHave(t *testing.T, page, text, phrase string) {
+	t.Helper()
+	for at := 0; ; {
+		i := strings.Index(text[at:], phrase)
+		if i < 0 {
+			t.Errorf("%s lacks %q", page, phrase)
+			return
+		}
+		at += i + len(phrase)
+		before, _ := utf8.DecodeLastRuneInString(text[:at-len(phrase)])
+		after, _ := utf8.DecodeRuneInString(text[at:])
+		if !inWord(before) && !inWord(after) {
+			return
+		}
+	}
+}
+
+func inWord(r rune) bool {
+	return r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+}

@@ -1,0 +1,35 @@
+package conf
+
+// Option is an option of a daemon's file, for whoever documents it.
+type Option struct {
+	Section, Name string
+	Default       string // in the words of the file; empty: the kernel's, or none
+	// Unbuilt says that this version does not do all that the option can ask for.
+	Unbuilt bool
+}
+
+// Options lists the options that a daemon's file may have.
+func Options(d Daemon) []Option {
+	var list []Option
+	for i := range options {
+		o := &options[i]
+		if def, ok := o.def(d); ok {
+			list = append(list, Option{o.section, o.name, def, o.unbuilt != nil})
+		}
+	}
+	return list
+}
+
+// ControllerFields lists the fields that a controller= line may have.
+func ControllerFields(d Daemon) []string {
+	var names []string
+	for _, name := range fieldNames() {
+		if o := paramOption(name); o != nil {
+			if _, ok := o.def(d); !ok {
+				continue
+			}
+		}
+		names = append(names, name)
+	}
+	return names
+}
