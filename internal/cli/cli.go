@@ -105,9 +105,12 @@ when the output is not a terminal.`,
 		},
 	}
 	root.SetVersionTemplate(version.Product + " {{.Version}}\n")
-	root.Flags().BoolP("version", "v", false, "print the version")
+	root.PersistentFlags().BoolP("version", "v", false, "print the version and do nothing else")
 	root.PersistentFlags().StringVarP(&t.output, "output", "o", "", `"table" or "json" (default: table on a terminal, else json)`)
 	root.AddCommand(t.ls(), t.status(), t.trace("tron", true), t.trace("troff", false))
+	for _, cmd := range root.Commands() {
+		cmd.Version = root.Version // "--version ls" is about the version
+	}
 	return root
 }
 

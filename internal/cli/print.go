@@ -1,11 +1,15 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"text/tabwriter"
+	"unicode"
+	"unicode/utf16"
 
 	"github.com/nvme-stas/stas/internal/stasbus"
 )
@@ -73,10 +77,31 @@ func problem(d stasbus.Dict) string {
 }
 
 func (t *tool) printJSON(v any) error {
-	enc := json.NewEncoder(t.stdout)
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := io.WriteString(t.stdout, escape(text.String()))
+	return err
+}
+
+// escape does to JSON what clean does to text, and changes no value. Outside
+// of strings JSON has line breaks besides what can be printed.
+func escape(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) || r == '\n' {
+			b.WriteRune(r)
+			continue
+		}
+		for _, u := range utf16.AppendRune(nil, r) {
+			fmt.Fprintf(&b, `\u%04x`, u)
+		}
+	}
+	return b.String()
 }
 
 func (t *tool) printTable(list []stasbus.Dict) error {
@@ -117,10 +142,10 @@ func (t *tool) printTable(list []stasbus.Dict) error {
 // clean keeps what a target named from steering the terminal.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return '?'
+		if unicode.IsPrint(r) {
+			return r
 		}
-		return r
+		return '?'
 	}, s)
 }
 
@@ -153,7 +178,7 @@ func (t *tool) printStatus(info map[string]any, list []stasbus.Dict) error {
 	for _, d := range list {
 		if d["last error"] != "" {
 			fmt.Fprintf(t.stdout, "\n%s: %s (%s failed attempts; next: %s)\n",
-				address(d), clean(d["last error"]), d["connect attempts"], d["retry connect timer"])
+				clean(address(d)), clean(d["last error"]), clean(d["connect attempts"]), clean(d["retry connect timer"]))
 		}
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/coreos/go-systemd/v22/journal"
 )
@@ -50,7 +51,7 @@ func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 	})
 	// One record is one line, whatever a hostile target put into a name.
 	text := strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f {
+		if unicode.IsControl(c) {
 			return ' '
 		}
 		return c

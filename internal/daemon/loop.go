@@ -57,6 +57,9 @@ func (l *Loop) Run(ctx context.Context) {
 			f()
 			l.drain()
 		}
+		if ctx.Err() != nil {
+			return // what happened last begins nothing new
+		}
 		timer.Stop()
 		if next := l.after(); !next.IsZero() {
 			timer.Reset(time.Until(next))

@@ -27,7 +27,7 @@ type Description struct {
 }
 
 // Describe describes controllers. each is called in the loop for every one
-// that is described, and may be nil.
+// that is described, and may be nil. After an error that may be still to come.
 func (s *Service) Describe(ctx context.Context, detailed bool, each func(tid.TID)) ([]Description, error) {
 	var all []Description
 	err := s.loop.Do(ctx, func() {
@@ -41,12 +41,15 @@ func (s *Service) Describe(ctx context.Context, detailed bool, each func(tid.TID
 			}
 		}
 	})
+	if err != nil {
+		return nil, err // the loop may still be about to write to all
+	}
 	if detailed {
 		for _, d := range all {
 			s.addDetails(d)
 		}
 	}
-	return all, err
+	return all, nil
 }
 
 // describe gives the identity of a controller, and with info, what is being
@@ -108,11 +111,14 @@ func timerText(at, now time.Time) string {
 // ListControllers implements [stasbus.Backend].
 func (s *Service) ListControllers(ctx context.Context, detailed bool) ([]stasbus.Dict, error) {
 	all, err := s.Describe(ctx, detailed, nil)
+	if err != nil {
+		return nil, err
+	}
 	list := make([]stasbus.Dict, 0, len(all))
 	for _, d := range all {
 		list = append(list, d.Dict)
 	}
-	return list, err
+	return list, nil
 }
 
 // ControllerInfo implements [stasbus.Backend].

@@ -77,7 +77,8 @@ func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	stop := ctx
+	ctx, cancel := context.WithCancelCause(stop)
 	defer cancel(nil)
 	s.ctx = ctx
 	s.apply(cfg, identity)
@@ -109,12 +110,13 @@ func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
 	s.loop.Run(ctx)
 	s.env.Supervisor.Stopping()
 	tasks.Wait()
+	s.saveLast()
 	// The kernel does not let go of a thread before its operation is over.
 	s.workers.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+	if err := context.Cause(ctx); !errors.Is(err, context.Cause(stop)) {
 		return err
 	}
-	return nil
+	return nil // being told to stop is no failure, whatever the reason
 }
 
 // load reads configuration and identity.

@@ -59,11 +59,14 @@ type State interface {
 	Save(state json.RawMessage) error
 }
 
-// Restore loads the state at start. Damage costs the memory, not the service.
-func (s *Service) Restore(state any) {
-	if err := s.env.State.Load(state); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// Restore loads the state at start, and reports whether there is one. Damage
+// costs the memory, not the service: what state holds then is of no use.
+func (s *Service) Restore(state any) bool {
+	err := s.env.State.Load(state)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("the last known state cannot be used, starting without it", "error", err)
 	}
+	return err == nil
 }
 
 // Save writes the daemon's state soon. It belongs to the loop and does not
@@ -81,22 +84,24 @@ func (s *Service) Save(state any) {
 	s.unsaved <- data
 }
 
-// saveStates writes what Save hands over, until ctx ends and everything is
-// written.
+// saveStates writes what Save hands over, until ctx ends.
 func (s *Service) saveStates(ctx context.Context) {
 	for {
 		select {
 		case data := <-s.unsaved:
 			s.save(data)
-			continue
 		case <-ctx.Done():
+			return
 		}
-		select {
-		case data := <-s.unsaved:
-			s.save(data)
-		default:
-		}
-		return
+	}
+}
+
+// saveLast writes what Save has handed over last, after the end of the loop.
+func (s *Service) saveLast() {
+	select {
+	case data := <-s.unsaved:
+		s.save(data)
+	default:
 	}
 }
 

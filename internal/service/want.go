@@ -12,10 +12,13 @@ import (
 	"github.com/nvme-stas/stas/pkg/fabrics"
 )
 
-// Configured returns the controllers that the configuration asks for, and how
-// to connect each.
-func Configured(cfg *conf.Config, kind tid.Kind, identity hostid.Identity, log *slog.Logger) map[tid.TID]fabrics.Options {
-	wanted := make(map[tid.TID]fabrics.Options, len(cfg.Controllers))
+// Wanted has controllers, and how to connect each.
+type Wanted map[tid.TID]fabrics.Options
+
+// Configured returns the controllers that the configuration asks for. What
+// keeps others from being among them is logged.
+func Configured(cfg *conf.Config, kind tid.Kind, identity hostid.Identity, log *slog.Logger) Wanted {
+	wanted := make(Wanted, len(cfg.Controllers))
 	for _, c := range cfg.Controllers {
 		id, err := c.TID(identity.NQN, cfg.IgnoreIface)
 		if err != nil {

@@ -40,6 +40,8 @@ type Daemon struct {
 
 	cfg      *conf.Config
 	identity hostid.Identity
+	// configured are the controllers of controller= lines.
+	configured service.Wanted
 	// sources has the entries of each discovery controller, as last known. What
 	// cannot be asked for now stays as it was.
 	sources map[tid.TID][]logpage.Entry
@@ -87,12 +89,13 @@ func New(env service.Env, feed Feed) *Daemon {
 // Run runs stacd until ctx ends or something fails for good.
 func (d *Daemon) Run(ctx context.Context) error {
 	var last state
-	d.Restore(&last)
-	for _, s := range last.Sources {
-		d.sources[s.DC] = s.Entries
-	}
-	for _, w := range last.Wanted {
-		d.wanted[w.TID] = reason{configured: w.Configured}
+	if d.Restore(&last) {
+		for _, s := range last.Sources {
+			d.sources[s.DC] = s.Entries
+		}
+		for _, w := range last.Wanted {
+			d.wanted[w.TID] = reason{configured: w.Configured}
+		}
 	}
 	return d.Service.Run(ctx, d)
 }
@@ -110,6 +113,7 @@ func (d *Daemon) Tasks() []func(context.Context) error {
 // Apply implements [service.Policy].
 func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 	d.cfg, d.identity = cfg, identity
+	d.configured = service.Configured(cfg, tid.IO, identity, d.log)
 	clear(d.told)
 	d.reconsider()
 }
@@ -169,7 +173,7 @@ func union(a, b []logpage.Entry) []logpage.Entry {
 
 // reconsider works out who is wanted and tells the engine.
 func (d *Daemon) reconsider() {
-	options := service.Configured(d.cfg, tid.IO, d.identity, d.log)
+	options := maps.Clone(d.configured)
 	wanted := make(map[tid.TID]reason, len(options))
 	for id := range options {
 		wanted[id] = reason{configured: true}

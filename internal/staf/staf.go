@@ -65,9 +65,10 @@ func New(env service.Env) *Daemon {
 // Run runs stafd until ctx ends or something fails for good.
 func (d *Daemon) Run(ctx context.Context) error {
 	var last state
-	d.Restore(&last)
-	for _, c := range last.Controllers {
-		d.pages[c.TID] = &page{Page: c.Page}
+	if d.Restore(&last) {
+		for _, c := range last.Controllers {
+			d.pages[c.TID] = &page{Page: c.Page}
+		}
 	}
 	return d.Service.Run(ctx, d)
 }
@@ -190,7 +191,10 @@ func (d *Daemon) GetLogPages(ctx context.Context, id tid.TID) ([]stasbus.Dict, e
 			}
 		}
 	})
-	return list, err
+	if err != nil {
+		return nil, err // the loop may still be about to write to list
+	}
+	return list, nil
 }
 
 // GetAllLogPages implements [stasbus.LogPages].

@@ -44,24 +44,41 @@ type program struct {
 	what  string
 	names stasbus.Names
 	run   func(context.Context, service.Env) error
+	host  host
 }
+
+// host is what the checks at start ask the host for.
+type host struct {
+	euid      func() int
+	available func() error // what the kernel needs to connect anything
+}
+
+var thisHost = host{euid: os.Geteuid, available: linux.Available}
 
 // Stafd runs stafd with the arguments behind its name and returns the exit code.
 func Stafd(args []string, stdout, stderr io.Writer) int {
-	return program{
-		name: conf.Stafd, what: "find NVMe-oF discovery controllers and read their log pages", names: stasbus.Staf,
-		run: func(ctx context.Context, env service.Env) error { return staf.New(env).Run(ctx) },
-	}.main(args, stdout, stderr)
+	return stafd(thisHost).main(args, stdout, stderr)
 }
 
 // Stacd runs stacd with the arguments behind its name and returns the exit code.
 func Stacd(args []string, stdout, stderr io.Writer) int {
+	return stacd(thisHost).main(args, stdout, stderr)
+}
+
+func stafd(h host) program {
 	return program{
-		name: conf.Stacd, what: "connect the NVMe-oF I/O controllers that stafd finds", names: stasbus.Stac,
+		name: conf.Stafd, what: "find NVMe-oF discovery controllers and read their log pages", names: stasbus.Staf, host: h,
+		run: func(ctx context.Context, env service.Env) error { return staf.New(env).Run(ctx) },
+	}
+}
+
+func stacd(h host) program {
+	return program{
+		name: conf.Stacd, what: "connect the NVMe-oF I/O controllers that stafd finds", names: stasbus.Stac, host: h,
 		run: func(ctx context.Context, env service.Env) error {
 			return stac.New(env, stasbus.Feed{Log: env.Log}).Run(ctx)
 		},
-	}.main(args, stdout, stderr)
+	}
 }
 
 // options are those of the command line.
@@ -118,10 +135,10 @@ func (p program) main(args []string, stdout, stderr io.Writer) int {
 
 // check looks for what can never work.
 func (p program) check() error {
-	if os.Geteuid() != 0 {
+	if p.host.euid() != 0 {
 		return fmt.Errorf("only root can connect storage; run %s as root, or have systemd do it: systemctl start %[1]s", p.name)
 	}
-	return linux.Available()
+	return p.host.available()
 }
 
 func (p program) start(o options, log *slog.Logger, level *slog.LevelVar) error {

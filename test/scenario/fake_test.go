@@ -24,13 +24,7 @@ import (
 )
 
 func TestFake(t *testing.T) {
-	var cases []Case
-	for _, c := range Cases {
-		if c.Guest == "" {
-			cases = append(cases, c)
-		}
-	}
-	RunAll(t, cases, func(t *testing.T, run func(World)) {
+	RunAll(t, Cases, func(t *testing.T, run func(World)) {
 		synctest.Test(t, func(t *testing.T) { run(newFake(t)) })
 	})
 }

@@ -1,0 +1,11 @@
+package service
+
+// What tests look at from outside.
+var Backoff = backoff
+
+const (
+	RetryFirst = retryFirst
+	RetryCap   = retryCap
+	FullPass   = fullPass
+	PassRetry  = passRetry
+)

@@ -1,0 +1,463 @@
+package service_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nvme-stas/stas/internal/conf"
+	"github.com/nvme-stas/stas/internal/reconcile"
+	"github.com/nvme-stas/stas/internal/service"
+	"github.com/nvme-stas/stas/internal/stasbus"
+	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/nvme"
+)
+
+func TestBackoff(t *testing.T) {
+	for n := 1; n < 100; n++ {
+		most := service.RetryCap
+		if n < 7 {
+			most = service.RetryFirst << (n - 1)
+		}
+		differ := make(map[time.Duration]bool)
+		for range 100 {
+			d := service.Backoff(n)
+			differ[d] = true
+			if d < most/2 || d >= most {
+				t.Fatalf("pause %d is %v, want from %v to %v", n, d, most/2, most)
+			}
+		}
+		if len(differ) < 50 {
+			t.Errorf("pause %d is the same for everybody", n)
+		}
+	}
+}
+
+// A number that another controller has taken over is not deleted in place of
+// the one that had it.
+func TestRecycledNumberIsNotDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO, "nqn.a", "nqn.b")
+		r.kernel.deaf = true
+		r.start()
+		a, b := controller("nqn.a", "1"), controller("nqn.b", "1")
+		r.want(a)
+		r.expect("before", "nvme0=nqn.a:1")
+		r.replace("nvme0", b)
+		r.do(func() { r.svc.Engine().Unwant(a, false, time.Now()) })
+		pause(time.Second)
+		r.expect("the number was recycled", "nvme0=nqn.b:1")
+		if last := r.policy.events[len(r.policy.events)-1]; r.svc.Engine().Len() != 0 || last.Kind != reconcile.Disconnected {
+			t.Errorf("a is not forgotten, or by a failure: %v", last)
+		}
+
+		// It is another one's, and can be deleted as that.
+		r.want(b)
+		r.do(func() { r.svc.Engine().Unwant(b, false, time.Now()) })
+		pause(time.Second)
+		r.expect("b is deleted", "")
+	})
+}
+
+func TestDeleteUnverified(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO, "nqn.a")
+		r.kernel.deaf = true
+		r.start()
+		a := controller("nqn.a", "1")
+		r.want(a)
+		r.kernel.on("read nvme0", func() error { return unix.EIO })
+		r.do(func() { r.svc.Engine().Unwant(a, false, time.Now()) })
+		pause(time.Minute)
+		r.expect("sysfs cannot be read", "nvme0=nqn.a:1")
+		r.kernel.on("", nil)
+		pause(time.Minute)
+		r.expect("it can", "")
+	})
+}
+
+// The log of another controller is not taken for that of the one that had its
+// number, at whatever moment it was replaced.
+func TestRecycledNumberGivesNoLog(t *testing.T) {
+	for _, when := range []string{"read nvme0", "log nvme0"} {
+		t.Run(when, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, tid.Discovery, "nqn.a")
+				r.kernel.OpenPort(2, addr, "2")
+				r.kernel.Offer("nqn.b", addr, "2", true)
+				r.kernel.deaf = true
+				r.start()
+				a, b := controller(nvme.WellKnownDiscoveryNQN, "1"), controller(nvme.WellKnownDiscoveryNQN, "2")
+				r.want(a)
+				replaced := false
+				r.kernel.on(when, func() error {
+					if !replaced {
+						replaced = true
+						r.replace("nvme0", b)
+					}
+					return nil
+				})
+				r.do(func() { r.svc.Engine().RequestWork("nvme0", time.Now()) })
+				pause(10 * time.Second)
+				if n := r.kernel.count("log nvme0"); !replaced || n != map[string]int{"read nvme0": 1, "log nvme0": 2}[when] {
+					t.Errorf("replaced: %v, nvme0 was asked for its log %d times", replaced, n)
+				}
+				want := []string{"1: nqn.a", "1: nqn.a"} // of nvme0 before, of nvme1 after
+				if !slices.Equal(r.policy.logs, want) {
+					t.Errorf("logs %q, want %q", r.policy.logs, want)
+				}
+				r.expect("a is connected again", "nvme0="+nvme.WellKnownDiscoveryNQN+":2 nvme1="+nvme.WellKnownDiscoveryNQN+":1")
+			})
+		})
+	}
+}
+
+// What cannot be looked at is not gone, and before all could be looked at,
+// nothing is connected.
+func TestPassThatFailsProvesNothing(t *testing.T) {
+	for _, call := range []string{"names", "read nvme1"} {
+		t.Run(call, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, tid.IO, "nqn.a", "nqn.b")
+				r.kernel.deaf = true
+				a, b := controller("nqn.a", "1"), controller("nqn.b", "1")
+				for _, id := range []tid.TID{a, b} {
+					if _, err := r.kernel.Kernel.Connect(r.options(id)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				broken := func() error { return unix.EIO }
+				r.kernel.on(call, broken)
+				r.start()
+				r.want(a)
+				pause(time.Minute)
+				if n := r.kernel.count("connect"); n != 0 {
+					t.Errorf("%d connects before the controllers are known", n)
+				}
+				r.kernel.on("", nil)
+				pause(service.PassRetry)
+				r.want(b)
+				if n := r.kernel.count("connect"); n != 0 || len(r.policy.events) != 2 {
+					t.Errorf("%d connects, %d events, want both adopted", n, len(r.policy.events))
+				}
+
+				r.kernel.on(call, broken)
+				if err := r.kernel.Kernel.Delete("nvme0"); err != nil {
+					t.Fatal(err)
+				}
+				pause(service.FullPass + time.Second)
+				if n := r.kernel.count("connect"); n != 0 || len(r.policy.events) != 2 {
+					t.Errorf("%d connects, events %v, although nothing is proven", n, r.policy.events[2:])
+				}
+				r.kernel.on("", nil)
+				pause(service.PassRetry + 2*time.Second)
+				r.expect("healed", "nvme0=nqn.a:1 nvme1=nqn.b:1")
+			})
+		})
+	}
+}
+
+func TestReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO)
+		r.start()
+		const good, bad = "ready: Looking after io controllers.",
+			"ready: The last reload failed, an older configuration is in force; see the journal."
+		for _, step := range []struct {
+			name    string
+			err     error
+			applied int
+			status  string
+		}{
+			{"start", nil, 1, good},
+			{"unreadable", errors.New("no such luck"), 1, bad},
+			{"still unreadable", errors.New("no such luck"), 1, bad},
+			{"readable", nil, 2, good},
+		} {
+			if step.name != "start" {
+				r.load = step.err
+				r.outside.told = nil
+				r.reload <- struct{}{}
+				synctest.Wait()
+				step.status = "reloading " + step.status
+			}
+			if got := strings.Join(r.outside.told, " "); got != step.status {
+				t.Errorf("%s: the manager was told %q, want %q", step.name, got, step.status)
+			}
+			if r.policy.applied != step.applied {
+				t.Errorf("%s: applied %d times, want %d", step.name, r.policy.applied, step.applied)
+			}
+			text, err := r.svc.ProcessInfo(t.Context())
+			if want := `"last reload failed":` + map[bool]string{true: "true", false: "false"}[step.err != nil]; err != nil || !strings.Contains(text, want) {
+				t.Errorf("%s: process_info is %s, %v, want %s", step.name, text, err, want)
+			}
+		}
+	})
+}
+
+func TestStartFails(t *testing.T) {
+	cause := errors.New("out of order")
+	for name, breakIt := range map[string]func(*rig){
+		"configuration": func(r *rig) { r.load = cause },
+		"bus":           func(r *rig) { r.outside.busErr = cause },
+		"task":          func(r *rig) { r.policy.task = func(context.Context) error { return cause } },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, tid.IO)
+				breakIt(r)
+				if err := r.svc.Run(t.Context(), nil); !errors.Is(err, cause) {
+					t.Errorf("ended with %v, want %v", err, cause)
+				}
+				synctest.Wait()
+			})
+		})
+	}
+}
+
+// Being told to stop is no failure, whatever the reason is called
+// (signal.NotifyContext gives one). What is in the kernel then comes to its end.
+func TestStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO, "nqn.a")
+		r.kernel.on("connect", func() error { time.Sleep(time.Minute); return nil })
+		r.start()
+		r.want(controller("nqn.a", "1"))
+		start := time.Now()
+		r.cancel(errors.New("terminated signal received"))
+		if err := <-r.done; err != nil {
+			t.Errorf("ended with: %v", err)
+		}
+		if took := time.Since(start); took < 50*time.Second {
+			t.Errorf("ended after %v, while a connect was in the kernel", took)
+		}
+		if got := r.outside.told[len(r.outside.told)-1]; got != "stopping" {
+			t.Errorf("the manager was told %q last", got)
+		}
+	})
+}
+
+// What is handed over last is saved, even if it comes late.
+func TestLastStateIsSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO)
+		r.start()
+		r.do(func() { r.svc.Save("one"); r.svc.Save("two") })
+		if r.outside.saved != `"two"` {
+			t.Errorf("saved is %s, want the last of several", r.outside.saved)
+		}
+		r.svc.Loop().Post(t.Context(), func() {
+			r.cancel(nil)
+			time.Sleep(time.Second) // all others have ended by now
+			r.svc.Save("three")
+		})
+		<-r.done
+		if r.outside.saved != `"three"` {
+			t.Errorf("saved is %s after the end", r.outside.saved)
+		}
+	})
+}
+
+// After lost events everything is looked at, and every log read again.
+func TestOverrun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.Discovery, "nqn.a")
+		r.kernel.OpenPort(2, addr, "2")
+		r.start()
+		r.want(controller(nvme.WellKnownDiscoveryNQN, "1"), controller(nvme.WellKnownDiscoveryNQN, "2"))
+		pause(time.Second)
+		for _, call := range []string{"names", "log nvme0", "log nvme1"} {
+			r.kernel.count(call)
+		}
+		overruns := r.policy.overruns
+		r.kernel.Overrun()
+		synctest.Wait()
+		for _, call := range []string{"names", "log nvme0", "log nvme1"} {
+			if n := r.kernel.count(call); n != 1 {
+				t.Errorf("%s %d times, want once", call, n)
+			}
+		}
+		if n := r.policy.overruns - overruns; n != 1 {
+			t.Errorf("the policy was told %d times", n)
+		}
+	})
+}
+
+// However many events there are of one controller, it is looked at once for
+// all that have gathered.
+func TestBurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO) // which does not look at discovery controllers by itself
+		r.kernel.OpenPort(2, addr, "2")
+		r.start()
+		for _, port := range []string{"1", "2"} {
+			o := service.Options(controller(nvme.WellKnownDiscoveryNQN, port), tid.Discovery, conf.Params{}, identity)
+			if _, err := r.kernel.Kernel.Connect(o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		release := make(chan struct{})
+		r.kernel.on("read nvme0", func() error { <-release; return nil })
+		r.policy.changed = 0
+		r.kernel.Offer("nqn.first", addr, "1", true)
+		synctest.Wait() // the watcher looks at nvme0
+		for nqn := range strings.FieldsSeq("a b c d e f g h i j k l m n o p") {
+			r.kernel.Offer(nqn, addr, "1", true)
+			r.kernel.Offer(nqn, addr, "2", true)
+		}
+		synctest.Wait()
+		for _, call := range []string{"read nvme0", "read nvme1"} {
+			r.kernel.count(call)
+		}
+		close(release)
+		synctest.Wait()
+		for _, call := range []string{"read nvme0", "read nvme1"} {
+			if n := r.kernel.count(call); n != 1 {
+				t.Errorf("%s %d times, want once", call, n)
+			}
+		}
+		if want := 1 + 2*16; r.policy.changed != want {
+			t.Errorf("the policy saw %d events, want %d", r.policy.changed, want)
+		}
+	})
+}
+
+// A connection that somebody else has made meanwhile is adopted.
+func TestAlreadyConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO, "nqn.a")
+		r.kernel.deaf = true
+		r.start()
+		a := controller("nqn.a", "1")
+		r.kernel.on("connect", func() error {
+			_, err := r.kernel.Kernel.Connect(r.options(a))
+			return err
+		})
+		r.want(a)
+		r.expect("connected", "nvme0=nqn.a:1")
+		kinds := []reconcile.EventKind{}
+		for _, ev := range r.policy.events {
+			kinds = append(kinds, ev.Kind)
+		}
+		if want := []reconcile.EventKind{reconcile.ConnectFailed, reconcile.Adopted}; !slices.Equal(kinds, want) {
+			t.Errorf("events %v, want %v", kinds, want)
+		}
+	})
+}
+
+func TestWatchdogProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO)
+		r.start()
+		if err := r.outside.probe(t.Context()); err != nil {
+			t.Errorf("the loop runs: %v", err)
+		}
+		release := make(chan struct{})
+		r.svc.Loop().Post(t.Context(), func() { <-release })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := r.outside.probe(ctx); err == nil {
+			t.Error("the loop hangs, and the probe does not notice")
+		}
+		close(release)
+	})
+}
+
+func TestDescribe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO, "nqn.a")
+		r.start()
+		a, b := controller("nqn.a", "1"), controller("nqn.b", "1") // b is not there
+		r.want(a, b)
+		list, err := r.svc.ListControllers(t.Context(), false)
+		id := func(id tid.TID, device string) stasbus.Dict {
+			d := id.Map()
+			d["device"] = device
+			return d
+		}
+		if err != nil || len(list) != 2 || !equal(list[0], id(a, "nvme0")) || !equal(list[1], id(b, "nvme?")) {
+			t.Errorf("list_controllers(false): %v, %v", list, err)
+		}
+		list, err = r.svc.ListControllers(t.Context(), true)
+		if err != nil || len(list) != 2 {
+			t.Fatalf("list_controllers(true): %v, %v", list, err)
+		}
+		for i, want := range []stasbus.Dict{
+			{"connected": "True", "state": "live", "model": "Fake", "hostid": identity.ID, "hostnqn": identity.NQN,
+				"cntrltype": "io", "connect attempts": "0", "retry connect timer": "1.0s [off]"},
+			{"connected": "None", "state": "", "model": "", "hostid": "", "connect attempts": "1"},
+		} {
+			for key, value := range want {
+				if got, ok := list[i][key]; got != value || !ok {
+					t.Errorf("controller %d: %s is %q, want %q", i, key, got, value)
+				}
+			}
+		}
+		if list[1]["last error"] == "" || !strings.HasPrefix(list[1]["retry connect timer"], "60.0s [0.") {
+			t.Errorf("nothing tells why b is not connected: %v", list[1])
+		}
+		r.kernel.on("read nvme0", func() error { return unix.EIO })
+		if list, _ = r.svc.ListControllers(t.Context(), true); list[0]["connected"] != "False" {
+			t.Errorf("connected is %q, although sysfs cannot be read", list[0]["connected"])
+		}
+
+		for id, want := range map[tid.TID]string{a: "nvme0", controller("nqn.c", "1"): ""} {
+			text, err := r.svc.ControllerInfo(t.Context(), id)
+			var info stasbus.Dict
+			if err != nil || json.Unmarshal([]byte(text), &info) != nil || info["device"] != want || want == "" && text != "{}" {
+				t.Errorf("controller_info(%v): %s, %v", id, text, err)
+			}
+		}
+	})
+}
+
+// What is on its way out is not shown any more.
+func TestDescribeUnwanted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO, "nqn.a")
+		r.start()
+		a := controller("nqn.a", "1")
+		r.want(a)
+		r.kernel.on("delete nvme0", func() error { time.Sleep(time.Minute); return nil })
+		r.do(func() { r.svc.Engine().Unwant(a, false, time.Now()) })
+		list, err := r.svc.ListControllers(t.Context(), false)
+		if len(list) != 0 || list == nil || err != nil {
+			t.Errorf("list_controllers: %v, %v", list, err)
+		}
+		if text, err := r.svc.ControllerInfo(t.Context(), a); text != "{}" || err != nil {
+			t.Errorf("controller_info: %s, %v", text, err)
+		}
+	})
+}
+
+func equal(a, b stasbus.Dict) bool {
+	x, _ := json.Marshal(a)
+	y, _ := json.Marshal(b)
+	return string(x) == string(y)
+}
+
+// A question that is given up does not touch what the loop may still write.
+func TestDescribeGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO, "nqn.a")
+		r.start()
+		r.want(controller("nqn.a", "1"))
+		release := make(chan struct{})
+		r.svc.Loop().Post(t.Context(), func() { <-release })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if list, err := r.svc.ListControllers(ctx, true); err == nil || list != nil {
+			t.Errorf("got %v, %v", list, err)
+		}
+		close(release)
+		synctest.Wait()
+	})
+}

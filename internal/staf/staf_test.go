@@ -1,0 +1,386 @@
+package staf
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nvme-stas/stas/internal/conf"
+	"github.com/nvme-stas/stas/internal/daemon"
+	"github.com/nvme-stas/stas/internal/hostid"
+	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/service"
+	"github.com/nvme-stas/stas/internal/stasbus"
+	"github.com/nvme-stas/stas/internal/stastest"
+	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/nvme"
+	"github.com/nvme-stas/stas/pkg/uevent"
+)
+
+const (
+	uuid = "36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2"
+	addr = "10.0.0.1"
+	// dc1 and dc2 are the discovery controllers behind ports 1 and 2.
+	dc1 = "[Controllers]\ncontroller=transport=tcp;traddr=10.0.0.1;trsvcid=1\n"
+	dc2 = "controller=transport=tcp;traddr=10.0.0.1;trsvcid=2\n"
+)
+
+var identity = hostid.Identity{NQN: "nqn.2014-08.org.nvmexpress:uuid:" + uuid, ID: uuid}
+
+func dcID(port string) tid.TID {
+	return tid.New(tid.TID{
+		Transport: "tcp", TrAddr: addr, TrSvcID: port, SubsysNQN: nvme.WellKnownDiscoveryNQN, HostNQN: identity.NQN,
+	})
+}
+
+// rig is stafd in a synctest bubble.
+type rig struct {
+	t       *testing.T
+	kernel  *stastest.Kernel
+	conf    string
+	state   []byte // of the state file
+	log     bytes.Buffer
+	signals []string // "PORT DEVICE" or "dc_removed", since last asked for
+	mangle  func(*nvme.DiscoveryLog)
+
+	daemon *Daemon
+	reload chan struct{}
+	stop   func()
+}
+
+func newRig(t *testing.T) *rig {
+	r := &rig{t: t, kernel: stastest.NewKernel(), conf: dc1}
+	r.kernel.OpenPort(1, addr, "1")
+	r.kernel.OpenPort(2, addr, "2")
+	t.Cleanup(func() {
+		r.stop()
+		r.kernel.Close()
+		synctest.Wait()
+	})
+	return r
+}
+
+// [service.State].
+
+func (r *rig) Load(state any) error {
+	if r.state == nil {
+		return fs.ErrNotExist
+	}
+	return json.Unmarshal(r.state, state)
+}
+
+func (r *rig) Save(state json.RawMessage) error { r.state = state; return nil }
+
+// [service.Bus].
+
+func (r *rig) Run(ctx context.Context, _ stasbus.Backend, ready func()) error {
+	ready()
+	<-ctx.Done()
+	return nil
+}
+
+func (r *rig) LogPagesChanged(id tid.TID, device string) {
+	r.signals = append(r.signals, id.TrSvcID+" "+device)
+}
+func (r *rig) DCRemoved() { r.signals = append(r.signals, "dc_removed") }
+
+// target is a kernel whose logs may be mangled on their way.
+type target struct {
+	*stastest.Kernel
+	rig *rig
+}
+
+func (k target) DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error) {
+	log, err := k.Kernel.DiscoveryLog(ctx, name)
+	if k.rig.mangle != nil {
+		k.rig.mangle(&log)
+	}
+	return log, err
+}
+
+func (r *rig) start() {
+	log := daemon.NewLogger(&r.log, false, new(slog.LevelVar))
+	r.reload = make(chan struct{})
+	r.daemon = New(service.Env{
+		Kernel: target{r.kernel, r}, Bus: r, State: r, Supervisor: daemon.Supervisor{Log: log},
+		Config: func() (*conf.Config, error) {
+			cfg, _, err := conf.Parse(conf.Stafd, "stafd.conf", strings.NewReader(r.conf))
+			return cfg, err
+		},
+		Identity: func() (hostid.Identity, error) { return identity, nil },
+		Reload:   r.reload, Log: log, Level: new(slog.LevelVar),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- r.daemon.Run(ctx) }()
+	r.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			r.t.Errorf("stafd ended with: %v", err)
+		}
+		r.stop = func() {}
+	}
+	settle()
+}
+
+func (r *rig) reconfigure(text string) {
+	r.conf = text
+	r.reload <- struct{}{}
+	settle()
+}
+
+func settle() {
+	time.Sleep(time.Second)
+	synctest.Wait()
+}
+
+func (r *rig) expectSignals(what string, want ...string) {
+	r.t.Helper()
+	if !slices.Equal(r.signals, want) {
+		r.t.Errorf("%s: signals %q, want %q", what, r.signals, want)
+	}
+	r.signals = nil
+}
+
+// pages lists what is served as "PORT=KNOWN:NQN,NQN …".
+func (r *rig) pages() string {
+	r.t.Helper()
+	text, err := r.daemon.GetAllLogPages(r.t.Context(), true)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var all []stasbus.DCPage[logpage.Entry]
+	if err := json.Unmarshal([]byte(text), &all); err != nil || all == nil || strings.Contains(text, `"log-pages":null`) {
+		r.t.Fatalf("get_all_log_pages: %s, %v", text, err)
+	}
+	var parts []string
+	for _, p := range all {
+		var nqns []string
+		for _, e := range p.LogPages {
+			if e.SubType == logpage.SubNVMe {
+				nqns = append(nqns, strings.TrimPrefix(e.SubNQN, "nqn."))
+			}
+		}
+		parts = append(parts, p.DiscoveryController["trsvcid"]+"="+p.DiscoveryController[stasbus.KnownKey]+":"+strings.Join(nqns, ","))
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, " ")
+}
+
+func (r *rig) expectPages(what, want string) {
+	r.t.Helper()
+	if got := r.pages(); got != want {
+		r.t.Errorf("%s: pages %q, want %q", what, got, want)
+	}
+}
+
+func TestPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.kernel.Offer("nqn.a", addr, "1", true)
+		r.kernel.ClosePort(addr, "2")
+		r.conf = dc1 + dc2
+		r.start()
+		r.expectPages("one is down", "1=True:a 2=False:")
+		r.expectSignals("one is down", "1 nvme0")
+
+		r.kernel.Offer("nqn.b", addr, "1", true)
+		settle()
+		r.expectPages("added", "1=True:a,b 2=False:")
+		r.expectSignals("added", "1 nvme0")
+
+		r.kernel.BreakLog(addr, "1", errors.New("out of order"))
+		r.kernel.Offer("nqn.a", addr, "1", false)
+		settle()
+		r.expectPages("log cannot be read", "1=True:a,b 2=False:")
+		r.expectSignals("log cannot be read")
+		if list, err := r.daemon.ListControllers(t.Context(), true); err != nil || !slices.ContainsFunc(list, func(d stasbus.Dict) bool {
+			return d["trsvcid"] == "1" && d["last error"] == "out of order" && d["log-page-entries"] == "3" && d["origin"] == "configured"
+		}) {
+			t.Errorf("nothing tells that the log cannot be read: %v, %v", list, err)
+		}
+		r.kernel.BreakLog(addr, "1", nil)
+		time.Sleep(10 * time.Second)
+		settle()
+		r.expectPages("log can be read again", "1=True:b 2=False:")
+		r.expectSignals("log can be read again", "1 nvme0")
+
+		r.kernel.OpenPort(2, addr, "2")
+		time.Sleep(time.Minute)
+		settle()
+		r.expectPages("the other comes", "1=True:b 2=True:")
+		r.expectSignals("the other comes", "2 nvme1")
+
+		for id, want := range map[tid.TID]int{dcID("1"): 2, dcID("3"): 0} {
+			if list, err := r.daemon.GetLogPages(t.Context(), id); err != nil || list == nil || len(list) != want {
+				t.Errorf("get_log_pages of %v: %v, %v, want %d entries", id, list, err, want)
+			}
+		}
+	})
+}
+
+// stacd waits for the signal after each time the controller was taken up,
+// changed or not, and for no other.
+func TestSignals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.start()
+		r.expectSignals("start", "1 nvme0")
+		for _, c := range []struct {
+			name  string
+			event map[string]string
+			read  bool
+		}{
+			{"log changed", map[string]string{"NVME_AEN": "0x70f002"}, true},
+			{"other event", map[string]string{"NVME_AEN": "0x000102"}, false},
+			{"nonsense", map[string]string{"NVME_AEN": "0xnonsense"}, false},
+			{"connected", map[string]string{"NVME_EVENT": "connected"}, true},
+			{"rediscover", map[string]string{"NVME_EVENT": "rediscover"}, true},
+			{"other text", map[string]string{"NVME_EVENT": "x"}, false},
+		} {
+			read := false
+			r.mangle = func(*nvme.DiscoveryLog) { read = true }
+			if err := r.daemon.Loop().Do(t.Context(), func() {
+				r.daemon.Changed(uevent.Event{Action: "change", Subsystem: "nvme", DevName: "nvme0", Env: c.event})
+			}); err != nil {
+				t.Fatal(err)
+			}
+			settle()
+			if read != c.read {
+				t.Errorf("%s: the log was read: %v", c.name, read)
+			}
+			r.expectSignals(c.name) // the log is the same
+		}
+		if err := r.kernel.Delete("nvme0"); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		settle()
+		r.expectSignals("connected again", "1 nvme0")
+		r.stop()
+		r.start()
+		r.expectSignals("restarted", "1 nvme0")
+	})
+}
+
+// An entry that cannot be read is no evidence that another one has gone.
+func TestBadEntries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.kernel.Offer("nqn.a", addr, "1", true)
+		r.mangle = func(l *nvme.DiscoveryLog) { l.Bad = []error{errors.New("SUBNQN is not text")} }
+		r.start()
+		r.expectPages("first reading", "1=False:a")
+		if !strings.Contains(r.log.String(), "SUBNQN is not text") {
+			t.Errorf("nothing tells:\n%s", r.log.String())
+		}
+		r.signals, r.mangle = nil, nil
+		reread := func() { r.daemon.Engine().RequestWork("nvme0", time.Now()) }
+		if err := r.daemon.Loop().Do(t.Context(), reread); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		r.expectPages("all can be read", "1=True:a")
+		r.expectSignals("all can be read", "1 nvme0") // that these are all is news
+		r.kernel.Offer("nqn.b", addr, "1", true)
+		settle()
+		r.mangle = func(l *nvme.DiscoveryLog) { l.Bad, l.Entries = []error{errors.New("not text")}, l.Entries[:1] }
+		r.kernel.Offer("nqn.c", addr, "1", true)
+		settle()
+		r.expectPages("some cannot", "1=True:a,b")
+	})
+}
+
+func TestReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.kernel.Offer("nqn.a", addr, "1", true)
+		r.conf = dc1 + dc2
+		r.start()
+		r.expectPages("start", "1=True:a 2=True:")
+		r.signals = nil
+		for _, step := range []struct {
+			name, conf string
+			pages      string
+			controller int // of the kernel
+			signals    []string
+		}{
+			{"the same", dc1 + dc2, "1=True:a 2=True:", 2, nil},
+			{"misspelled", dc1 + strings.Replace(dc2, "traddr", "tradr", 1), "1=True:a 2=True:", 2, nil},
+			{"unreadable", "nonsense", "1=True:a 2=True:", 2, nil},
+			{"one taken out", dc1, "1=True:a", 1, []string{"dc_removed"}},
+			{"excluded", dc1 + "exclude=trsvcid=1\n", "", 0, []string{"dc_removed"}},
+			{"back", dc1, "1=True:a", 1, []string{"1 nvme0"}},
+		} {
+			r.reconfigure(step.conf)
+			r.expectPages(step.name, step.pages)
+			if n := len(r.kernel.Controllers()); n != step.controller {
+				t.Errorf("%s: the kernel has %d controllers, want %d", step.name, n, step.controller)
+			}
+			r.expectSignals(step.name, step.signals...)
+		}
+	})
+}
+
+// What was known before a restart is served until something else is known.
+func TestRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.kernel.Offer("nqn.a", addr, "1", true)
+		r.conf = dc1 + dc2
+		r.start()
+		r.stop()
+		for _, c := range r.kernel.Controllers() {
+			if err := r.kernel.Delete(c.Name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.kernel.ClosePort(addr, "1")
+		r.kernel.Offer("nqn.b", addr, "1", true)
+		r.start()
+		r.expectPages("the target is down", "1=True:a 2=True:")
+		r.kernel.OpenPort(1, addr, "1")
+		time.Sleep(time.Minute)
+		settle()
+		r.expectPages("the target is back", "1=True:a,b 2=True:")
+		r.stop()
+
+		// What was taken out meanwhile goes.
+		r.conf, r.signals = dc1, nil
+		r.start()
+		r.expectPages("taken out", "1=True:a,b")
+		r.expectSignals("taken out", "dc_removed", "1 nvme1")
+		if n := len(r.kernel.Controllers()); n != 1 {
+			t.Errorf("the kernel has %d controllers", n)
+		}
+	})
+}
+
+// Of a damaged state nothing is used: half a page would pass for a whole one.
+func TestDamagedState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.kernel.Offer("nqn.a", addr, "1", true)
+		r.start()
+		r.stop()
+		r.kernel.ClosePort(addr, "1")
+		good := string(r.state)
+		r.state = []byte(strings.Replace(good, `"entries":[`, `"entries":"","x":[`, 1))
+		if string(r.state) == good {
+			t.Fatalf("the state is %s", good)
+		}
+		r.start()
+		r.expectPages("damaged state", "1=False:")
+		if !strings.Contains(r.log.String(), "state cannot be used") {
+			t.Errorf("nothing tells:\n%s", r.log.String())
+		}
+	})
+}

@@ -1,0 +1,208 @@
+package startup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nvme-stas/stas/internal/hostid"
+	"github.com/nvme-stas/stas/internal/service"
+	"github.com/nvme-stas/stas/internal/stastest"
+	"github.com/nvme-stas/stas/internal/version"
+)
+
+// root has all that the daemons need.
+var root = host{euid: func() int { return 0 }, available: func() error { return nil }}
+
+func TestCommandLine(t *testing.T) {
+	user, bare := root, root
+	user.euid = func() int { return 1000 }
+	bare.available = func() error { return errors.New("/dev/nvme-fabrics is missing; modprobe nvme-tcp") }
+	const ran = "it runs"
+	for _, c := range []struct {
+		args   string
+		host   host
+		code   int
+		stdout string // all of it, "…" for some text
+		stderr string // a part
+	}{
+		{"--version", user, exitOK, version.Product + " " + version.Version + "\nlibnvme not used\n", ""},
+		{"-v", user, exitOK, version.Product + " " + version.Version + "\nlibnvme not used\n", ""},
+		{"--help", user, exitOK, "Usage: stafd […systemctl start stafd…", ""},
+		{"-h", user, exitOK, "Usage: stafd […--conf-file…/etc/stas/stafd.conf…--syslog…--tron…--version…", ""},
+		{"--bogus", root, exitUsage, "", "stafd: unknown flag: --bogus\n"},
+		{"-f", root, exitUsage, "", "Usage: stafd ["},
+		{"extra", root, exitUsage, "", `stafd: unexpected argument "extra"`},
+		{"--bogus --version", root, exitUsage, "", "--bogus"},
+		{"", user, exitFailed, "", "run stafd as root, or have systemd do it: systemctl start stafd\n"},
+		{"", bare, exitFailed, "", "modprobe nvme-tcp\n"},
+		{"", root, exitFailed, "", "stafd ends: " + ran},
+		{"--tron", root, exitFailed, "", "tron"},
+		{"-f /x", root, exitFailed, "", ran},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			p := stafd(c.host)
+			p.run = func(_ context.Context, env service.Env) error {
+				if env.Tron {
+					return errors.New("tron")
+				}
+				return errors.New(ran)
+			}
+			var stdout, stderr bytes.Buffer
+			code := p.main(strings.Fields(c.args), &stdout, &stderr)
+			if code != c.code || !like(stdout.String(), c.stdout) || !strings.Contains(stderr.String(), c.stderr) || (stderr.Len() == 0) != (c.stderr == "") {
+				t.Errorf("exit code %d, want %d\n%s\n%s", code, c.code, stdout.String(), stderr.String())
+			}
+		})
+	}
+}
+
+// like compares a text with one in which "…" stands for any text.
+func like(s, pattern string) bool {
+	parts := strings.Split(pattern, "…")
+	if len(parts) == 1 {
+		return s == pattern
+	}
+	for i, part := range parts {
+		_, after, ok := strings.Cut(s, part)
+		if !ok || i == 0 && !strings.HasPrefix(s, part) {
+			return false
+		}
+		s = after
+	}
+	return true
+}
+
+func TestNamesOfStacd(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if code := Stacd([]string{"--help"}, &stdout, &stderr); code != exitOK || !like(stdout.String(), "Usage: stacd […/etc/stas/stacd.conf…systemctl start stacd…") {
+		t.Errorf("exit code %d, %s", code, stdout.String())
+	}
+}
+
+// What /dev/nvme-fabrics is missing for is named with its remedy, by the real check.
+func TestAvailable(t *testing.T) {
+	if _, err := os.Stat("/dev/nvme-fabrics"); err == nil {
+		t.Skip("this host has /dev/nvme-fabrics")
+	}
+	if err := thisHost.available(); err == nil || !strings.Contains(err.Error(), "/dev/nvme-fabrics is missing") || !strings.Contains(err.Error(), "modprobe nvme-tcp") {
+		t.Errorf("%v", err)
+	}
+}
+
+// SIGHUP reloads, and SIGTERM and SIGINT end the daemons without a complaint.
+func TestSignals(t *testing.T) {
+	for _, daemon := range []func(host) program{stafd, stacd} {
+		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+			p := daemon(root)
+			t.Run(string(p.name)+" "+sig.String(), func(t *testing.T) {
+				// stacd looks for stafd on a bus that is not there.
+				t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+filepath.Join(t.TempDir(), "none"))
+				t.Setenv("RUNTIME_DIRECTORY", t.TempDir())
+				file := filepath.Join(t.TempDir(), "x.conf")
+				write(t, file, "[Global]\ntron=false\n")
+				manager := &manager{told: make(chan string, 8)}
+				run := p.run
+				p.run = func(ctx context.Context, env service.Env) error {
+					env.Kernel, env.Supervisor = stastest.NewKernel(), manager
+					env.Bus = &stastest.Connection{Bus: stastest.NewBus()}
+					env.Identity = func() (hostid.Identity, error) {
+						return hostid.Identity{NQN: "nqn.2014-08.org.nvmexpress:uuid:36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2"}, nil
+					}
+					return run(ctx, env)
+				}
+				var stdout bytes.Buffer
+				var stderr buffer
+				code := make(chan int)
+				go func() { code <- p.main([]string{"-f", file}, &stdout, &stderr) }()
+				manager.expect(t, "ready")
+				for _, text := range []string{"[Global]\ntorn=true\n", "[Global\n"} {
+					write(t, file, text)
+					kill(t, syscall.SIGHUP)
+					manager.expect(t, "reloading")
+					manager.expect(t, "ready")
+				}
+				kill(t, sig)
+				manager.expect(t, "stopping")
+				if c := <-code; c != exitOK {
+					t.Errorf("exit code %d", c)
+				}
+				for _, want := range []string{
+					string(p.name) + " " + version.Version + " starts", // and which one
+					file + `:2: "torn"`,    // what is wrong with the first new file
+					"nothing was reloaded", // for the second
+				} {
+					if !strings.Contains(stderr.String(), want) {
+						t.Errorf("%q is not logged:\n%s", want, stderr.String())
+					}
+				}
+				if strings.Contains(stderr.String(), " ends") || stdout.Len() > 0 {
+					t.Errorf("%s\n%s", stdout.String(), stderr.String())
+				}
+				if _, err := os.Stat(filepath.Join(os.Getenv("RUNTIME_DIRECTORY"), "state.json")); err != nil {
+					t.Errorf("no state: %v", err)
+				}
+			})
+		}
+	}
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func kill(t *testing.T, sig syscall.Signal) {
+	t.Helper()
+	if err := syscall.Kill(os.Getpid(), sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// buffer is safe for concurrent use.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// manager is a service manager.
+type manager struct{ told chan string }
+
+func (m *manager) Ready(string) { m.told <- "ready" }
+func (m *manager) Reloading()   { m.told <- "reloading" }
+func (m *manager) Stopping()    { m.told <- "stopping" }
+
+func (m *manager) Watchdog(context.Context, func(context.Context) error) error { return nil }
+
+func (m *manager) expect(t *testing.T, want string) {
+	t.Helper()
+	select {
+	case got := <-m.told:
+		if got != want {
+			t.Fatalf("the manager was told %q, want %q", got, want)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatalf("the manager is not told %q", want)
+	}
+}

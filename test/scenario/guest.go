@@ -1,0 +1,363 @@
+//go:build linux
+
+package scenario
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nvme-stas/stas/pkg/nvmesysfs"
+)
+
+// InGuest reports whether the tests run in the guest of test/vm, whose kernel
+// and system they may turn upside down.
+func InGuest() bool { return os.Getenv("STAS_GUEST") == "1" }
+
+// What the host half of a [Guest] works with.
+const (
+	configDir = "/etc/stas"
+	// leaveLimit is how long controllers and daemons may take to go. A connect
+	// that hangs in the kernel cannot be broken off for 60 s.
+	leaveLimit = 90 * time.Second
+)
+
+// stateDirs is where the daemons keep what survives their restart.
+var stateDirs = []string{"/run/stafd", "/run/stacd"}
+
+// Guest is the World of the guest of test/vm: a real kernel, systemd and
+// D-Bus, and the kernel's own target beside the daemons.
+type Guest struct {
+	testing.TB
+	target *nvmet
+	sysfs  *nvmesysfs.FS
+	cursor string // the place in the journal where the case began
+}
+
+var _ World = (*Guest)(nil)
+
+// NewGuest takes the guest, and cleans it up before and after the case.
+func NewGuest(t testing.TB) *Guest {
+	t.Helper()
+	if !InGuest() {
+		t.Fatal("this needs the guest of test/vm, and would disturb any other machine")
+	}
+	sysfs, err := nvmesysfs.NewFS("/sys")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &Guest{TB: t, target: newNvmet(t), sysfs: sysfs}
+	g.clean()
+	g.cursor = g.journalCursor()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("controllers at the end:\n%s", g.describeControllers())
+			t.Logf("journal of the case:\n%s", g.Journal())
+		}
+		g.clean()
+	})
+	return g
+}
+
+// OpenPort implements [World].
+func (g *Guest) OpenPort(p Port) { g.Helper(); g.target.openPort(p) }
+
+// ClosePort implements [World].
+func (g *Guest) ClosePort(p Port) { g.Helper(); g.target.closePort(p) }
+
+// AddSubsystem implements [World].
+func (g *Guest) AddSubsystem(nqn string, ports ...Port) {
+	g.Helper()
+	g.target.addSubsystem(nqn, ports)
+}
+
+// RemoveSubsystem implements [World].
+func (g *Guest) RemoveSubsystem(nqn string, ports ...Port) {
+	g.Helper()
+	g.target.removeSubsystem(nqn, ports)
+}
+
+// Configure implements [World].
+func (g *Guest) Configure(d Daemon, text string) {
+	g.Helper()
+	writeFile(g, filepath.Join(configDir, string(d)+".conf"), text)
+}
+
+// Start implements [World]; the units are of a type that reports readiness.
+func (g *Guest) Start(daemons ...Daemon) { g.Helper(); g.systemctl("start", daemons) }
+
+// Stop implements [World].
+func (g *Guest) Stop(daemons ...Daemon) { g.Helper(); g.systemctl("stop", daemons) }
+
+// Reload implements [World].
+func (g *Guest) Reload(daemons ...Daemon) { g.Helper(); g.systemctl("reload", daemons) }
+
+// Kill implements [World], and returns when systemd has the daemon running
+// again.
+func (g *Guest) Kill(d Daemon) {
+	g.Helper()
+	before := g.MainPID(d)
+	if before == 0 {
+		g.Fatalf("%s does not run", d)
+	}
+	run(g, "systemctl", "kill", "--signal=KILL", string(d))
+	deadline := time.Now().Add(leaveLimit)
+	for {
+		pid := g.MainPID(d)
+		active := exec.Command("systemctl", "--quiet", "is-active", string(d)).Run() == nil
+		if active && pid != 0 && pid != before {
+			return
+		}
+		if time.Now().After(deadline) {
+			g.Fatalf("%s was killed and has not come back after %v", d, leaveLimit)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// MainPID returns the process of a daemon, 0 when it does not run.
+func (g *Guest) MainPID(d Daemon) int {
+	g.Helper()
+	text := run(g, "systemctl", "show", "--property=MainPID", "--value", string(d))
+	pid, err := strconv.Atoi(strings.TrimSpace(text))
+	if err != nil {
+		g.Fatalf("main process of %s: %v", d, err)
+	}
+	return pid
+}
+
+// ForgetState implements [World].
+func (g *Guest) ForgetState() {
+	g.Helper()
+	for _, dir := range stateDirs {
+		if err := os.RemoveAll(dir); err != nil {
+			g.Error(err)
+		}
+	}
+}
+
+// Controllers implements [World].
+func (g *Guest) Controllers() []nvmesysfs.Controller {
+	g.Helper()
+	names, err := g.sysfs.Names()
+	if err != nil {
+		g.Fatal(err)
+	}
+	var controllers []nvmesysfs.Controller
+	for _, name := range names {
+		c, err := g.sysfs.Read(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			g.Fatal(err)
+		}
+		if c.Transport != "pcie" {
+			controllers = append(controllers, c)
+		}
+	}
+	return controllers
+}
+
+// Now implements [World].
+func (g *Guest) Now() time.Time { return time.Now() }
+
+// Sleep implements [World].
+func (g *Guest) Sleep(d time.Duration) { time.Sleep(d) }
+
+// namespaceName is the block device of a namespace, not of a path to it.
+var namespaceName = regexp.MustCompile(`^nvme\d+n\d+$`)
+
+// BlockDevice returns the device of a connected subsystem's namespace, for
+// which it waits a little: it appears after the controller is live.
+func (g *Guest) BlockDevice(nqn string) string {
+	g.Helper()
+	const limit = 10 * time.Second
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		subsystems, err := filepath.Glob("/sys/class/nvme-subsystem/*")
+		if err != nil {
+			g.Fatal(err)
+		}
+		for _, dir := range subsystems {
+			text, err := os.ReadFile(filepath.Join(dir, "subsysnqn"))
+			if err != nil || strings.TrimSpace(string(text)) != nqn {
+				continue // another one, or one that is going
+			}
+			entries, err := os.ReadDir(dir)
+			if err != nil {
+				continue
+			}
+			for _, e := range entries {
+				device := "/dev/" + e.Name()
+				if _, err := os.Stat(device); err == nil && namespaceName.MatchString(e.Name()) {
+					return device
+				}
+			}
+		}
+	}
+	g.Fatalf("%s has no block device after %v", nqn, limit)
+	return ""
+}
+
+// Background starts a command; wait returns its output when it has ended, and
+// fails the test if it ended badly. The case's end ends the command.
+func (g *Guest) Background(name string, args ...string) (wait func() string) {
+	g.Helper()
+	cmd := exec.CommandContext(g.Context(), name, args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		g.Fatal(err)
+	}
+	ended := sync.OnceValue(cmd.Wait)
+	g.Cleanup(func() { _ = ended() })
+	return func() string {
+		g.Helper()
+		if err := ended(); err != nil {
+			g.Fatalf("%s: %v\n%s", cmd, err, out.String())
+		}
+		return out.String()
+	}
+}
+
+// Journal returns what the daemons, systemd about them, and the kernel logged
+// since the case began; of a lot, the end.
+func (g *Guest) Journal() string {
+	args := []string{
+		"--no-hostname", "--output=short-precise", "--lines=400",
+		"--after-cursor=" + g.cursor, "_TRANSPORT=kernel",
+	}
+	for _, d := range []Daemon{Stafd, Stacd} {
+		unit := string(d) + ".service"
+		args = append(args, "+", "_SYSTEMD_UNIT="+unit, "+", "UNIT="+unit)
+	}
+	out, err := exec.Command("journalctl", args...).CombinedOutput()
+	if err != nil {
+		return fmt.Sprintf("%s\njournalctl: %v", out, err)
+	}
+	return string(out)
+}
+
+// journalCursor returns the present end of the journal.
+func (g *Guest) journalCursor() string {
+	g.Helper()
+	out := run(g, "journalctl", "--lines=0", "--show-cursor")
+	_, cursor, ok := strings.Cut(out, "-- cursor: ")
+	if !ok {
+		g.Fatalf("journalctl shows no cursor: %q", out)
+	}
+	return strings.TrimSpace(cursor)
+}
+
+// describeControllers lists the controllers for the reader of a failure.
+func (g *Guest) describeControllers() string {
+	var b strings.Builder
+	for _, c := range g.Controllers() {
+		fmt.Fprintf(&b, "%s %s %s %s %s %s\n", c.Name, c.State, c.CntrlType, c.TrAddr, c.TrSvcID, c.SubsysNQN)
+	}
+	return b.String()
+}
+
+// systemctl does something to daemons, and shows why it failed.
+func (g *Guest) systemctl(verb string, daemons []Daemon) {
+	g.Helper()
+	args := []string{verb}
+	for _, d := range daemons {
+		args = append(args, string(d))
+	}
+	run(g, "systemctl", args...)
+}
+
+// clean brings the guest into the state in which a case begins.
+func (g *Guest) clean() {
+	g.Helper()
+	g.endDaemons()
+	g.deleteControllers()
+	g.target.remove()
+	g.ForgetState()
+	if err := os.MkdirAll(configDir, 0o755); err != nil {
+		g.Fatal(err)
+	}
+	configs, err := filepath.Glob(configDir + "/*.conf")
+	if err != nil {
+		g.Fatal(err)
+	}
+	for _, c := range append(configs, configDir+"/stafd.conf", configDir+"/stacd.conf") {
+		writeFile(g, c, "")
+	}
+}
+
+// endDaemons stops the daemons without giving them a say. A guest in which
+// none is installed has none to stop.
+func (g *Guest) endDaemons() {
+	g.Helper()
+	for _, d := range []Daemon{Stafd, Stacd} {
+		load := run(g, "systemctl", "show", "--property=LoadState", "--value", string(d))
+		if strings.TrimSpace(load) != "loaded" {
+			continue
+		}
+		// With the stop already ordered, the kill brings no restart.
+		run(g, "systemctl", "stop", "--no-block", string(d))
+		// Fails when there is no process, which is the aim.
+		_ = exec.Command("systemctl", "kill", "--signal=KILL", string(d)).Run()
+		run(g, "systemctl", "stop", string(d))
+		// Forgets failures and how often it was started; fails when there is
+		// nothing to forget.
+		_ = exec.Command("systemctl", "reset-failed", string(d)).Run()
+	}
+}
+
+// deleteControllers takes all fabrics controllers away, all at a time.
+func (g *Guest) deleteControllers() {
+	g.Helper()
+	deadline := time.Now().Add(leaveLimit)
+	for {
+		controllers := g.Controllers()
+		if len(controllers) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			g.Fatalf("controllers that do not go:\n%s", g.describeControllers())
+		}
+		var all sync.WaitGroup
+		for _, c := range controllers {
+			all.Go(func() {
+				// Fails while the controller connects for the first time, and
+				// when it has gone in the meantime. The next pass tells.
+				file := filepath.Join("/sys/class/nvme", c.Name, "delete_controller")
+				_ = os.WriteFile(file, []byte("1"), 0)
+			})
+		}
+		all.Wait()
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// run runs a command and returns its output; the test fails with it.
+func run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// writeFile writes a file of the system or of one of the kernel's file
+// systems, where the reason of a refusal is in the kernel log.
+func writeFile(t testing.TB, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
