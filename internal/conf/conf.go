@@ -94,12 +94,14 @@ const (
 )
 
 // Load reads a daemon's configuration file. A file that does not exist is an
-// empty one. After an error there is no Config: a daemon that is running
+// empty one, but a doubtful one: it may have been there before. After an error there is no Config: a daemon that is running
 // already keeps the one it has.
 func Load(daemon Daemon, path string) (*Config, []Issue, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Parse(daemon, path, strings.NewReader(""))
+		cfg, _, err := Parse(daemon, path, strings.NewReader(""))
+		cfg.Doubtful = true
+		return cfg, nil, err
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot read the configuration: %w; correct the file's permissions or name another file with -f", err)

@@ -5,6 +5,7 @@ package hostid
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,22 @@ type Identity struct {
 	ID      string         // UUID, lower case
 	Key     fabrics.Secret // DH-HMAC-CHAP key, if any
 	SymName string         // for people to read, if any
+}
+
+// IDFor is the host ID that goes with a host NQN. Linux allows one host ID for
+// each host NQN and the other way round, so that an NQN that is not the host's
+// own needs another ID: the UUID in it, or one derived from it.
+func (i Identity) IDFor(nqn string) string {
+	if nqn == i.NQN {
+		return i.ID
+	}
+	if _, text, ok := strings.Cut(nqn, ":uuid:"); ok {
+		if uuid, err := CheckUUID(text); err == nil {
+			return uuid
+		}
+	}
+	sum := sha256.Sum256([]byte(nqn))
+	return version4(sum[:16])
 }
 
 // Paths says where an identity is read from.

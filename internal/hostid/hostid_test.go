@@ -244,3 +244,18 @@ func TestNewID(t *testing.T) {
 		}
 	}
 }
+
+func TestIDFor(t *testing.T) {
+	const own, other = "36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2", "11111111-2222-4333-8444-555555555555"
+	i := Identity{NQN: "nqn.2014-08.org.nvmexpress:uuid:" + other, ID: own}
+	for _, tt := range []struct{ nqn, want string }{
+		{i.NQN, own}, // whatever the NQN says
+		{"nqn.2014-08.org.nvmexpress:uuid:" + strings.ToUpper(own), own},
+		// printf nqn.2026-11.org.example:a | sha256sum, version and variant put in
+		{"nqn.2026-11.org.example:a", "24e6d036-581b-4f9a-a294-2a97fc356517"},
+	} {
+		if got := i.IDFor(tt.nqn); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.nqn, got, tt.want)
+		}
+	}
+}

@@ -5,9 +5,11 @@ package linux
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/tid"
@@ -21,15 +23,16 @@ import (
 type Kernel struct {
 	*nvmesysfs.FS
 	fabrics fabrics.Device
+	log     *slog.Logger
 }
 
 // Open returns the running kernel.
-func Open() (*Kernel, error) {
+func Open(log *slog.Logger) (*Kernel, error) {
 	sysfs, err := nvmesysfs.NewFS("/sys")
 	if err != nil {
 		return nil, err
 	}
-	return &Kernel{FS: sysfs}, nil
+	return &Kernel{FS: sysfs, log: log}, nil
 }
 
 // Available says what to do if the kernel cannot connect anything.
@@ -43,6 +46,10 @@ func Available() error {
 // Connect implements [service.Kernel].
 func (k *Kernel) Connect(o fabrics.Options) (string, error) {
 	instance, err := k.fabrics.Connect(o)
+	if len(instance.Dropped) > 0 {
+		k.log.Warn("connected without options that the kernel or the transport does not have",
+			"device", instance.Name, "options", strings.Join(instance.Dropped, ","))
+	}
 	return instance.Name, err
 }
 

@@ -282,11 +282,14 @@ func (e *Engine[P]) Observe(name string, seq uint64, seen *Observed, now time.Ti
 	}
 }
 
-// ObserveAll takes in all controllers, read after seq was drawn. Every
-// controller is then looked at again, which repairs what a lost event broke.
-func (e *Engine[P]) ObserveAll(seq uint64, seen map[string]Observed, now time.Time) {
+// ObserveAll takes in all controllers, read after seq was drawn. One that is
+// there but could not be read is nil, and stays what it was. Every controller
+// is then looked at again, which repairs what a lost event broke.
+func (e *Engine[P]) ObserveAll(seq uint64, seen map[string]*Observed, now time.Time) {
 	for name, x := range seen {
-		e.Observe(name, seq, &x, now)
+		if x != nil {
+			e.Observe(name, seq, x, now)
+		}
 	}
 	for name := range e.devices {
 		if _, ok := seen[name]; !ok {

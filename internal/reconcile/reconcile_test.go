@@ -126,7 +126,11 @@ func (s *sim) observe(name string) {
 
 func (s *sim) pass() {
 	s.seq++
-	s.e.ObserveAll(s.seq, s.devices, s.now)
+	seen := make(map[string]*Observed)
+	for name, d := range s.devices {
+		seen[name] = &d
+	}
+	s.e.ObserveAll(s.seq, seen, s.now)
 }
 
 // settle lets time pass until nothing is left to do.
@@ -340,6 +344,21 @@ func TestStaleObservation(t *testing.T) {
 	s.e.Observe("nvme0", 1, nil, s.now) // read before it was connected
 	s.settle()
 	s.expect()
+}
+
+func TestUnreadableIsNotGone(t *testing.T) {
+	s := newSim(t, Config{})
+	s.pass()
+	s.want(subsystem(1))
+	s.settle()
+	s.seq++
+	s.e.ObserveAll(s.seq, map[string]*Observed{"nvme0": nil}, s.now)
+	s.settle()
+	s.expect(Connected)
+	s.seq++
+	s.e.ObserveAll(s.seq, nil, s.now)
+	s.settle()
+	s.expect(Lost, Connected)
 }
 
 func TestWork(t *testing.T) {

@@ -8,4 +8,6 @@ const (
 	RetryCap   = retryCap
 	FullPass   = fullPass
 	PassRetry  = passRetry
+
+	BlindPasses = blindPasses
 )

@@ -277,6 +277,13 @@ func (k *kernel) Names() ([]string, error) {
 	return k.Kernel.Names()
 }
 
+func (k *kernel) Kind(name string) (nvmesysfs.Kind, error) {
+	if err := k.before("kind " + name); err != nil {
+		return nvmesysfs.Unknown, err
+	}
+	return k.Kernel.Kind(name)
+}
+
 func (k *kernel) Read(name string) (nvmesysfs.Controller, error) {
 	if err := k.before("read " + name); err != nil {
 		return nvmesysfs.Controller{}, err

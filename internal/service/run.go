@@ -94,19 +94,30 @@ func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
 			}
 		})
 	}
-	ready := func() { s.env.Supervisor.Ready(s.status()) }
-	start(func(ctx context.Context) error { return s.env.Bus.Run(ctx, backend, ready) })
-	start(func(ctx context.Context) error { s.saveStates(ctx); return nil })
-	start(s.reloads)
+	// Whoever owns the name on the bus is the daemon. Before, nothing is done
+	// that another instance might be doing.
+	up := make(chan struct{})
+	start(func(ctx context.Context) error {
+		return s.env.Bus.Run(ctx, backend, func() {
+			s.env.Supervisor.Ready(s.status())
+			close(up)
+		})
+	})
 	start(func(ctx context.Context) error {
 		return s.env.Supervisor.Watchdog(ctx, func(ctx context.Context) error {
 			return s.loop.Do(ctx, func() {})
 		})
 	})
-	for _, task := range s.policy.Tasks() {
-		start(task)
+	for _, task := range append(s.policy.Tasks(), s.saveStates, s.reloads, s.watch) {
+		start(func(ctx context.Context) error {
+			select {
+			case <-up:
+				return task(ctx)
+			case <-ctx.Done():
+				return nil
+			}
+		})
 	}
-	start(func(ctx context.Context) error { s.watch(ctx); return nil })
 	s.loop.Run(ctx)
 	s.env.Supervisor.Stopping()
 	tasks.Wait()

@@ -28,8 +28,9 @@ import (
 // Kernel is what the daemons ask of the kernel. All calls may block, some for
 // a minute; none is made from the loop.
 type Kernel interface {
-	// Names and Read look at sysfs, see [nvmesysfs.FS].
+	// Names, Kind and Read look at sysfs, see [nvmesysfs.FS].
 	Names() ([]string, error)
+	Kind(name string) (nvmesysfs.Kind, error)
 	Read(name string) (nvmesysfs.Controller, error)
 	// Connect creates a controller and returns its name.
 	Connect(fabrics.Options) (name string, err error)
@@ -78,6 +79,7 @@ type Service struct {
 	ctx          context.Context // of Run
 	seq          atomic.Uint64   // see reconcile.Engine.Observe
 	resync       chan struct{}
+	blind        int // of the watcher: see blindPasses
 	unsaved      chan json.RawMessage
 	failedReload atomic.Bool
 	workers      sync.WaitGroup
@@ -164,6 +166,10 @@ func (s *Service) carryOut(op reconcile.Op[fabrics.Options]) {
 	if device != "" {
 		seen = s.observe(device)
 	}
+	if op.Kind == reconcile.Connect && err == nil && seen.err != nil {
+		// It is there: not to be able to look at it must not make two of it.
+		seen.controller, seen.err = new(asConnected(op.Params, s.kind)), nil
+	}
 	s.loop.Post(s.ctx, func() {
 		now := time.Now()
 		if device != "" {
@@ -174,6 +180,18 @@ func (s *Service) carryOut(op reconcile.Op[fabrics.Options]) {
 		}
 		s.engine.Done(op, device, err, now)
 	})
+}
+
+// asConnected is what sysfs shows of a controller that was connected with o.
+func asConnected(o fabrics.Options, kind tid.Kind) reconcile.Observed {
+	return reconcile.Observed{
+		Existing: tid.Existing{
+			Transport: o.Transport, TrAddr: o.TrAddr, TrSvcID: o.TrSvcID,
+			HostTrAddr: o.HostTrAddr, HostIface: o.HostIface,
+			SubsysNQN: o.NQN, HostNQN: o.HostNQN, Kind: kind,
+		},
+		Live: true,
+	}
 }
 
 // errReplaced says that a device is not the controller it was.

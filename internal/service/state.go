@@ -85,13 +85,13 @@ func (s *Service) Save(state any) {
 }
 
 // saveStates writes what Save hands over, until ctx ends.
-func (s *Service) saveStates(ctx context.Context) {
+func (s *Service) saveStates(ctx context.Context) error {
 	for {
 		select {
 		case data := <-s.unsaved:
 			s.save(data)
 		case <-ctx.Done():
-			return
+			return nil
 		}
 	}
 }

@@ -62,12 +62,30 @@ func (s *Service) WantUntilNow(id tid.TID, cfg *conf.Config, identity hostid.Ide
 	}
 }
 
+// GiveUp tells the engine that a controller is no longer wanted. Its connection
+// is removed, unless it is to be kept, or unless the same controller is wanted
+// under another host NQN: who changes the identity of a host wants its storage
+// under the new one, and not to lose it under the old one while it is in use.
+func (s *Service) GiveUp(id tid.TID, keep bool, stillWanted func(tid.TID) bool) {
+	now := id
+	now.HostNQN = s.identity.NQN
+	if now != id && stillWanted(now) {
+		s.log.Warn(id.String()+" stays connected under the former host NQN until it is disconnected by hand or the host is rebooted", "hostnqn", id.HostNQN)
+		keep = true
+	}
+	s.engine.Unwant(id, keep, time.Now())
+}
+
 // Options are the kernel's options for connecting a controller.
 func Options(id tid.TID, kind tid.Kind, p conf.Params, identity hostid.Identity) fabrics.Options {
+	iface := id.HostIface
+	if id.Transport != tid.TCP {
+		iface = "" // log page entries inherit it from a discovery controller on tcp
+	}
 	return fabrics.Options{
 		Transport: id.Transport, TrAddr: id.TrAddr, TrSvcID: id.TrSvcID, NQN: id.SubsysNQN,
-		HostTrAddr: id.HostTrAddr, HostIface: id.HostIface,
-		HostNQN: id.HostNQN, HostID: identity.ID,
+		HostTrAddr: id.HostTrAddr, HostIface: iface,
+		HostNQN: id.HostNQN, HostID: identity.IDFor(id.HostNQN),
 		Discovery:      kind == tid.Discovery,
 		KeepAliveTMO:   p.KATO,
 		QueueSize:      p.QueueSize,

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"time"
 
@@ -18,6 +19,9 @@ const (
 	listenRetry = 5 * time.Second
 	// passRetry is the pause after a pass that could not see everything.
 	passRetry = 2 * time.Second
+	// blindPasses bounds how often the first pass is put off because of a
+	// controller that cannot be read, and might be one that is wanted.
+	blindPasses = 5
 )
 
 // observation is one look at one controller.
@@ -31,15 +35,28 @@ type observation struct {
 // observe looks at one controller.
 func (s *Service) observe(name string) observation {
 	o := observation{name: name, seq: s.seq.Add(1)}
-	c, err := s.env.Kernel.Read(name)
+	o.controller, o.err = s.look(name)
+	return o
+}
+
+// look reads one controller. One that is not there, or plainly none of those
+// that this daemon looks after, is nil.
+func (s *Service) look(name string) (*reconcile.Observed, error) {
+	plain, err := s.env.Kernel.Kind(name)
+	if err == nil && plain != nvmesysfs.Unknown && kindOf(plain) != s.kind {
+		return nil, nil
+	}
+	var c nvmesysfs.Controller
+	if err == nil {
+		c, err = s.env.Kernel.Read(name)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
 	case err != nil:
-		o.err = err
-	default:
-		o.controller = new(observed(c))
+		return nil, err
 	}
-	return o
+	return new(observed(c)), nil
 }
 
 // tell reports the observation. One that failed says nothing.
@@ -49,20 +66,23 @@ func (o observation) tell(e *reconcile.Engine[fabrics.Options], now time.Time) {
 	}
 }
 
-func observed(c nvmesysfs.Controller) reconcile.Observed {
-	kind := tid.Unknown
-	switch c.Kind {
+func kindOf(k nvmesysfs.Kind) tid.Kind {
+	switch k {
 	case nvmesysfs.IO:
-		kind = tid.IO
+		return tid.IO
 	case nvmesysfs.Discovery:
-		kind = tid.Discovery
+		return tid.Discovery
 	}
+	return tid.Unknown
+}
+
+func observed(c nvmesysfs.Controller) reconcile.Observed {
 	return reconcile.Observed{
 		Existing: tid.Existing{
 			Transport: c.Transport, TrAddr: c.TrAddr, TrSvcID: c.TrSvcID,
 			HostTrAddr: c.HostTrAddr, HostIface: c.HostIface, SrcAddr: c.SrcAddr,
 			SubsysNQN: c.SubsysNQN, HostNQN: c.HostNQN,
-			Kind: kind, Leaving: c.State.Leaving(),
+			Kind: kindOf(c.Kind), Leaving: c.State.Leaving(),
 		},
 		Live: c.State == nvmesysfs.Live,
 	}
@@ -79,7 +99,7 @@ func (s *Service) requestPass() {
 // watch follows the kernel: it looks at all controllers at first, when events
 // were lost, and now and then, and at single ones when an event names them.
 // Events are hints; what counts is what sysfs shows afterwards.
-func (s *Service) watch(ctx context.Context) {
+func (s *Service) watch(ctx context.Context) error {
 	events := make(chan uevent.Event, 1024)
 	lost := make(chan struct{}, 1)
 	s.workers.Go(func() { s.listen(ctx, events, lost) })
@@ -90,7 +110,7 @@ func (s *Service) watch(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-lost:
 			s.pass(ctx)
 			s.loop.Post(ctx, s.policy.Overrun)
@@ -135,17 +155,20 @@ func (s *Service) lookAtAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	seen := make(map[string]reconcile.Observed, len(names))
+	seen := make(map[string]*reconcile.Observed, len(names))
 	for _, name := range names {
-		c, err := s.env.Kernel.Read(name)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		switch c, err := s.look(name); {
 		case err != nil:
-			return err // not known is not gone
-		default:
-			seen[name] = observed(c)
+			if s.blind++; s.blind < blindPasses {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			s.log.Error("cannot look at a controller; what was known of it stays", "device", name, "error", err)
+			seen[name] = nil
+		case c != nil:
+			seen[name] = c
 		}
 	}
+	s.blind = blindPasses
 	s.loop.Post(ctx, func() {
 		s.engine.SetIfaces(tid.NewIfaces(addrs))
 		s.engine.ObserveAll(seq, seen, time.Now())
@@ -158,7 +181,9 @@ func (s *Service) handle(ctx context.Context, events []uevent.Event) {
 	looked := make(map[string]bool, len(events))
 	var seen []observation
 	for _, ev := range events {
-		if ev.Subsystem != "nvme" || looked[ev.DevName] {
+		// At "add" the controller does not know yet who it is. What comes of it
+		// is told by a "change", or by "remove".
+		if ev.Subsystem != "nvme" || ev.Action == "add" || looked[ev.DevName] {
 			continue
 		}
 		looked[ev.DevName] = true
@@ -186,9 +211,11 @@ func (s *Service) listen(ctx context.Context, events chan<- uevent.Event, lost c
 		default:
 		}
 	}
-	for ctx.Err() == nil {
+	for first := true; ctx.Err() == nil; first = false {
 		source, err := s.env.Kernel.Listen()
-		report()
+		if err == nil || first {
+			report()
+		}
 		if err == nil {
 			err = receive(ctx, source, events, report)
 			_ = source.Close()
@@ -196,7 +223,9 @@ func (s *Service) listen(ctx context.Context, events chan<- uevent.Event, lost c
 		if ctx.Err() != nil {
 			return
 		}
-		s.log.Error("no events from the kernel, only looking now and then until they are back", "error", err)
+		if first {
+			s.log.Error("no events from the kernel; until they are back, changes are noticed late", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(listenRetry):

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nvme-stas/stas/internal/conf"
@@ -178,14 +179,21 @@ func (d *Daemon) reconsider() {
 	for id := range options {
 		wanted[id] = reason{configured: true}
 	}
-	for dc, entries := range d.sources {
+	// In the order of the pages, so that a host has the same names for the same
+	// devices as long as nothing changes.
+	order := slices.SortedFunc(maps.Keys(options), byName)
+	for _, dc := range slices.SortedFunc(maps.Keys(d.sources), byName) {
+		entries := d.sources[dc]
 		for i := range entries {
 			e := &entries[i]
 			id, ok := d.candidate(dc, e)
 			if !ok {
 				continue
 			}
-			r := wanted[id]
+			r, listed := wanted[id]
+			if !listed {
+				order = append(order, id)
+			}
 			r.entry = e
 			wanted[id] = r
 			if !r.configured {
@@ -194,7 +202,7 @@ func (d *Daemon) reconsider() {
 		}
 	}
 	now := time.Now()
-	for id := range wanted {
+	for _, id := range order {
 		d.Engine().Want(id, options[id], now)
 	}
 	keep := d.cfg.DisconnectScope == conf.NoDisconnect
@@ -209,11 +217,13 @@ func (d *Daemon) reconsider() {
 			d.tell(slog.LevelWarn, id.String()+service.Stays)
 			continue
 		}
-		d.Engine().Unwant(id, keep, now)
+		d.GiveUp(id, keep, func(id tid.TID) bool { _, ok := wanted[id]; return ok })
 	}
 	d.wanted = wanted
 	d.save()
 }
+
+func byName(a, b tid.TID) int { return strings.Compare(a.String(), b.String()) }
 
 // candidate is the I/O controller that a log page entry names, if stacd may
 // connect it.
@@ -239,9 +249,15 @@ func (d *Daemon) candidate(dc tid.TID, e *logpage.Entry) (tid.TID, bool) {
 	return id, true
 }
 
+// tellOnce bounds what is remembered to have been told.
+const tellOnce = 1000
+
 // tell logs something once per configuration.
 func (d *Daemon) tell(level slog.Level, message string) {
 	if !d.told[message] {
+		if len(d.told) == tellOnce {
+			clear(d.told) // somebody lists new nonsense all the time
+		}
 		d.told[message] = true
 		d.log.Log(context.Background(), level, message)
 	}

@@ -97,7 +97,7 @@ func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 			d.log.Warn(id.String() + service.Stays)
 			continue
 		}
-		d.Engine().Unwant(id, false, now)
+		d.GiveUp(id, false, func(id tid.TID) bool { _, ok := wanted[id]; return ok })
 		delete(d.pages, id)
 		removed = true
 	}

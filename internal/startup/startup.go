@@ -150,7 +150,7 @@ func (p program) start(o options, log *slog.Logger, level *slog.LevelVar) error 
 	// The daemons live long and do little: collect early, and stay small.
 	debug.SetGCPercent(gcPercent)
 
-	kernel, err := linux.Open()
+	kernel, err := linux.Open(log)
 	if err != nil {
 		return err
 	}

@@ -222,6 +222,12 @@ func (k *Kernel) Read(name string) (nvmesysfs.Controller, error) {
 	return c.Controller, nil
 }
 
+// Kind implements [service.Kernel].
+func (k *Kernel) Kind(name string) (nvmesysfs.Kind, error) {
+	c, err := k.Read(name)
+	return c.Kind, err
+}
+
 // Controllers lists all controllers by name.
 func (k *Kernel) Controllers() []nvmesysfs.Controller {
 	k.mu.Lock()

@@ -174,6 +174,16 @@ func (f *FS) Read(name string) (Controller, error) {
 	return c, nil
 }
 
+// Kind tells the kind of a controller if the kernel says it plainly, and
+// Unknown otherwise; [FS.Read] may know better. It costs a fraction of Read.
+func (f *FS) Kind(name string) (Kind, error) {
+	cntrltype, err := f.Attr(name, "cntrltype")
+	if errors.Is(err, ErrNoAttr) {
+		return Unknown, nil
+	}
+	return kindOf(cntrltype), err
+}
+
 // controllerDir is the open directory of one controller. What is read there is
 // of one and the same controller, even if its name is given to another one
 // meanwhile. It is a bare descriptor: attributes are read often, and Go's files
@@ -333,10 +343,8 @@ func (c *Controller) parseAddress(address string) {
 	}
 }
 
-// kind classifies by "cntrltype" (Linux 5.18), and where that does not say, by
-// the well-known discovery NQN.
-func (c *Controller) kind() Kind {
-	switch c.CntrlType {
+func kindOf(cntrltype string) Kind {
+	switch cntrltype {
 	case "io":
 		return IO
 	case "discovery":
@@ -344,7 +352,15 @@ func (c *Controller) kind() Kind {
 	case "admin":
 		return Admin
 	}
-	switch {
+	return Unknown
+}
+
+// kind classifies by "cntrltype" (Linux 5.18), and where that does not say, by
+// the well-known discovery NQN.
+func (c *Controller) kind() Kind {
+	switch plain := kindOf(c.CntrlType); {
+	case plain != Unknown:
+		return plain
 	case c.SubsysNQN == nvme.WellKnownDiscoveryNQN:
 		return Discovery
 	case c.SubsysNQN == "":

@@ -3,6 +3,7 @@ package uevent
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"strings"
 	"testing"
 )
@@ -128,7 +129,7 @@ func TestParseOddVariables(t *testing.T) {
 	}
 	// The last variable may lack its NUL.
 	e, err = parseUdev(patched(udevMessage(aen...)[:udevHeader+20], offPropsLen, 20))
-	if err != errOtherSubsystem {
+	if !errors.Is(err, errOtherSubsystem) {
 		t.Errorf("%+v, %v", e, err)
 	}
 }

@@ -138,7 +138,7 @@ func TestTooLongMessage(t *testing.T) {
 	if err := send(event(1)); err != nil {
 		t.Fatal(err)
 	}
-	if e, err := c.Receive(t.Context()); err != ErrOverrun {
+	if e, err := c.Receive(t.Context()); !errors.Is(err, ErrOverrun) {
 		t.Errorf("%+v, %v", e, err)
 	}
 	if e, err := c.Receive(t.Context()); err != nil || e.DevName != "nvme1" {

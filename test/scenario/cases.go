@@ -48,6 +48,7 @@ var Cases = []Case{
 	{Name: "ControllerTakenOutOfConfiguration", Run: takenOut},
 	{Name: "BrokenConfigurationOnReload", Run: brokenReload},
 	{Name: "MisspelledControllerOnReload", Run: misspelledReload},
+	{Name: "ConfigurationFileMissing", Run: missingFile},
 	{Name: "ExistingConnectionAdopted", Run: adopted},
 	{Name: "ControllerConfiguredInStacd", Run: configuredIOC},
 	{Name: "NoDisconnect", Run: noDisconnect},
@@ -344,6 +345,22 @@ func misspelledReload(w World) {
 		w.Reload(Stafd)
 		throughout(w, 3*time.Second, "reloaded:\n"+text, unchanged)
 	}
+}
+
+// A file that is not there does not say that its controllers are not wanted.
+func missingFile(w World) {
+	offer(w, portA, 2)
+	up(w, []Port{portA}, nqn(0), nqn(1))
+	unchanged := instancesAre(w, instances(w))
+	w.Unconfigure(Stafd)
+	w.Reload(Stafd)
+	throughout(w, 3*time.Second, "reloaded without a file", unchanged)
+	w.Stop(Stafd)
+	w.Start(Stafd)
+	throughout(w, 3*time.Second, "restarted without a file", unchanged)
+	w.Configure(Stafd, "")
+	w.Reload(Stafd)
+	eventually(w, soon, "reloaded with an empty file", liveIs(w))
 }
 
 // What somebody else has connected already is not connected twice.

@@ -6,8 +6,9 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -36,7 +37,7 @@ type fake struct {
 	kernel  *stastest.Kernel
 	bus     *stastest.Bus
 	running map[Daemon]*instance
-	confs   map[Daemon]string
+	confDir string
 	states  map[Daemon]*memory
 }
 
@@ -52,7 +53,7 @@ func newFake(t *testing.T) *fake {
 	f := &fake{
 		T: t, kernel: stastest.NewKernel(), bus: stastest.NewBus(),
 		running: make(map[Daemon]*instance),
-		confs:   make(map[Daemon]string),
+		confDir: t.TempDir(),
 	}
 	f.ForgetState()
 	t.Cleanup(func() {
@@ -81,7 +82,21 @@ func (f *fake) RemoveSubsystem(nqn string, ports ...Port) {
 	}
 }
 
-func (f *fake) Configure(d Daemon, text string) { f.confs[d] = text }
+func (f *fake) confFile(d Daemon) string { return filepath.Join(f.confDir, string(d)+".conf") }
+
+func (f *fake) Configure(d Daemon, text string) {
+	f.Helper()
+	if err := os.WriteFile(f.confFile(d), []byte(text), 0o600); err != nil {
+		f.Fatal(err)
+	}
+}
+
+func (f *fake) Unconfigure(d Daemon) {
+	f.Helper()
+	if err := os.Remove(f.confFile(d)); err != nil {
+		f.Fatal(err)
+	}
+}
 
 func (f *fake) Start(daemons ...Daemon) {
 	f.Helper()
@@ -105,7 +120,7 @@ func (f *fake) start(d Daemon) {
 		State:      in.state,
 		Supervisor: ready,
 		Config: func() (*conf.Config, error) {
-			cfg, _, err := conf.Parse(conf.Daemon(d), string(d)+".conf", strings.NewReader(f.confs[d]))
+			cfg, _, err := conf.Load(conf.Daemon(d), f.confFile(d))
 			return cfg, err
 		},
 		Identity: func() (hostid.Identity, error) {

@@ -93,6 +93,14 @@ func (g *Guest) Configure(d Daemon, text string) {
 	writeFile(g, filepath.Join(configDir, string(d)+".conf"), text)
 }
 
+// Unconfigure implements [World].
+func (g *Guest) Unconfigure(d Daemon) {
+	g.Helper()
+	if err := os.Remove(filepath.Join(configDir, string(d)+".conf")); err != nil {
+		g.Fatal(err)
+	}
+}
+
 // Start implements [World]; the units are of a type that reports readiness.
 func (g *Guest) Start(daemons ...Daemon) { g.Helper(); g.systemctl("start", daemons) }
 

@@ -47,6 +47,8 @@ type World interface {
 
 	// Configure writes the daemon's configuration file.
 	Configure(d Daemon, text string)
+	// Unconfigure removes the daemon's configuration file.
+	Unconfigure(d Daemon)
 	// Start starts daemons and returns when they report readiness.
 	Start(...Daemon)
 	// Stop stops daemons in an orderly way and returns when they have ended.
