@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -79,16 +80,24 @@ func excerpt(s string, limit int) string {
 // Secrets get into messages by way of lines that were misread: a comma where a
 // semicolon belongs, a key that was wrapped, a field name with a typo. So they
 // are recognised by their looks and not only by where they stand.
-var (
-	keyText     = regexp.MustCompile(`(?i)(DHHC-1|NVMeTLSkey-1):[^\s;,"]*`)
-	secretField = regexp.MustCompile(`(?i)([a-z_-]*(?:secret|key|chap)[a-z_-]*\s*=)[^;"]*`)
-	longBase64  = regexp.MustCompile(`[A-Za-z0-9+/]{40,}={0,2}`)
-)
+var secretLooks = sync.OnceValue(func() []look {
+	return []look{
+		{regexp.MustCompile(`(?i)(DHHC-1|NVMeTLSkey-1):[^\s;,"]*`), "$1:<secret>"},
+		{regexp.MustCompile(`(?i)([a-z_-]*(?:secret|key|chap)[a-z_-]*\s*=)[^;"]*`), "$1<secret>"},
+		{regexp.MustCompile(`[A-Za-z0-9+/]{40,}={0,2}`), "<secret>"},
+	}
+})
+
+type look struct {
+	like    *regexp.Regexp
+	instead string
+}
 
 func redact(s string) string {
-	s = keyText.ReplaceAllString(s, "$1:<secret>")
-	s = secretField.ReplaceAllString(s, "$1<secret>")
-	return longBase64.ReplaceAllString(s, "<secret>")
+	for _, l := range secretLooks() {
+		s = l.like.ReplaceAllString(s, l.instead)
+	}
+	return s
 }
 
 // maxIssues bounds what one file can have the daemon complain of.

@@ -12,8 +12,10 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -138,8 +140,22 @@ func (p program) check() error {
 	if p.host.euid() != 0 {
 		return fmt.Errorf("only root can connect storage; run %s as root, or have systemd do it: systemctl start %[1]s", p.name)
 	}
-	return p.host.available()
+	// The unit has the module loaded while the daemon starts already.
+	err := p.host.available()
+	if os.Getenv("NOTIFY_SOCKET") == "" {
+		return err
+	}
+	for end := time.Now().Add(moduleWait); err != nil && time.Now().Before(end); err = p.host.available() {
+		time.Sleep(modulePoll)
+	}
+	return err
 }
+
+// How long the kernel may take to load a module, and how often to look.
+const (
+	moduleWait = 10 * time.Second
+	modulePoll = 20 * time.Millisecond
+)
 
 func (p program) start(o options, log *slog.Logger, level *slog.LevelVar) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -149,6 +165,9 @@ func (p program) start(o options, log *slog.Logger, level *slog.LevelVar) error 
 
 	// The daemons live long and do little: collect early, and stay small.
 	debug.SetGCPercent(gcPercent)
+	// One thread decides; those that wait in the kernel do not count. More would
+	// only pass the work around.
+	runtime.GOMAXPROCS(1)
 
 	kernel, err := linux.Open(log)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nvme-stas/stas/internal/hostid"
@@ -205,4 +206,28 @@ func (m *manager) expect(t *testing.T, want string) {
 	case <-time.After(10 * time.Second):
 		t.Fatalf("the manager is not told %q", want)
 	}
+}
+
+// Under a service manager the daemon waits for the kernel module, which is
+// being loaded at the same time.
+func TestWaitsForTheModule(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "@nobody")
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		h := root
+		h.available = func() error {
+			if tries++; tries < 10 {
+				return errors.New("missing")
+			}
+			return nil
+		}
+		if err := (program{host: h}).check(); err != nil || tries != 10 {
+			t.Errorf("%v after %d tries", err, tries)
+		}
+		h.available = func() error { return errors.New("missing") }
+		began := time.Now()
+		if err := (program{host: h}).check(); err == nil || time.Since(began) < moduleWait {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // The header of udev's messages (systemd, sd-device device-monitor.c,
-// monitor_netlink_header); hashes for socket filters follow, unused here.
+// monitor_netlink_header); hashes for socket filters follow, see filter.go.
 const (
 	udevPrefix = "libudev\x00"
 	udevMagic  = 0xfeedcafe

@@ -25,6 +25,11 @@ func udevMessage(variables ...string) []byte {
 	binary.NativeEndian.PutUint32(b[offHeaderSize:], udevHeader)
 	binary.NativeEndian.PutUint32(b[offPropsOff:], udevHeader)
 	binary.NativeEndian.PutUint32(b[offPropsLen:], uint32(len(props)))
+	for _, v := range variables {
+		if subsystem, ok := strings.CutPrefix(v, "SUBSYSTEM="); ok {
+			binary.BigEndian.PutUint32(b[offSubsystemHash:], murmur2(subsystem))
+		}
+	}
 	return append(b, props...)
 }
 

@@ -87,7 +87,12 @@ func setUp(fd, group int) error {
 		// no reason to have none.
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, socketBuffer)
 	}
-	// Before bind, so that no message comes without its sender.
+	// All before bind, so that no message comes unfiltered or without its sender.
+	if group == groupUdev {
+		if err := attachFilter(fd); err != nil {
+			return err
+		}
+	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
 		return err
 	}

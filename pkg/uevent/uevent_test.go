@@ -90,7 +90,7 @@ func TestReceive(t *testing.T) {
 	send := sender(t, groupUdev)
 
 	for _, b := range [][]byte{
-		[]byte("nonsense"),
+		[]byte("nonsense of some length"),
 		udevMessage("ACTION=add", "DEVPATH=/x", "SUBSYSTEM=block"),
 		event(1),
 		event(2),

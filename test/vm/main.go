@@ -62,7 +62,6 @@ type options struct {
 	accel   string
 	timeout time.Duration
 	run     string
-	bench   string
 	verbose bool
 }
 
@@ -82,7 +81,6 @@ func run(ctx context.Context, args []string) error {
 	}
 	if command == "test" {
 		flags.StringVar(&o.run, "run", "^TestGuest", "only the tests that match this `regexp`, as of go test")
-		flags.StringVar(&o.bench, "bench", "", "run the benchmarks that match this `regexp`, and no tests")
 	}
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -141,11 +139,6 @@ func runTests(ctx context.Context, o options) error {
 	// The binary ends itself a little before the guest is given up, so that
 	// its stack traces show where it hangs.
 	args := []string{"-test.timeout=" + (o.timeout - o.timeout/10).String()}
-	if o.bench != "" {
-		args = append(args, "-test.run=^$", "-test.bench="+o.bench)
-	} else {
-		args = append(args, "-test.v", "-test.run="+o.run)
-	}
 	p.setMain("/stage/"+testBinary, args)
 	p.addAgent()
 	return boot(ctx, o, img, p)
