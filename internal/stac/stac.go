@@ -179,8 +179,7 @@ func (d *Daemon) reconsider() {
 	for id := range options {
 		wanted[id] = reason{configured: true}
 	}
-	// In the order of the pages, so that a host has the same names for the same
-	// devices as long as nothing changes.
+	// In the order of the pages: what a target lists first is tried first.
 	order := slices.SortedFunc(maps.Keys(options), byName)
 	for _, dc := range slices.SortedFunc(maps.Keys(d.sources), byName) {
 		entries := d.sources[dc]
