@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 
@@ -172,5 +171,9 @@ func (s *Service) status() string {
 	if s.failedReload.Load() {
 		return "The last reload failed, an older configuration is in force; see the journal."
 	}
-	return fmt.Sprintf("Looking after %s controllers.", s.kind)
+	what := "discovery"
+	if s.kind == tid.IO {
+		what = "I/O"
+	}
+	return "Looking after " + what + " controllers."
 }

@@ -76,7 +76,7 @@ to. Other tools look for the host NQN and ID in /etc/nvme, so that is the best
 place for them. It is meant to last as long as the host: storage gives access
 to a host by its NQN.
 
-The daemons read the identity when they start.`,
+The daemons read the identity when they start and when they are reloaded.`,
 		Example: `  stasadm hostnqn -f /etc/nvme/hostnqn
   stasadm hostid -f /etc/nvme/hostid
   stasadm set-symname "Database server 1"`,
