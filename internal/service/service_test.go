@@ -170,7 +170,7 @@ func TestReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, tid.IO)
 		r.start()
-		const good, bad = "ready: Looking after io controllers.",
+		const good, bad = "ready: Looking after I/O controllers.",
 			"ready: The last reload failed, an older configuration is in force; see the journal."
 		for _, step := range []struct {
 			name    string

@@ -41,10 +41,11 @@ type rig struct {
 	feed   chan []stac.Page
 	reload chan struct{}
 	stop   func()
+	self   hostid.Identity
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, kernel: stastest.NewKernel()}
+	r := &rig{t: t, kernel: stastest.NewKernel(), self: identity}
 	r.kernel.OpenPort(1, "10.0.0.1", "4420")
 	t.Cleanup(func() {
 		r.stop()
@@ -84,7 +85,7 @@ func (r *rig) start() {
 			cfg, _, err := conf.Parse(conf.Stacd, "stacd.conf", strings.NewReader(r.conf))
 			return cfg, err
 		},
-		Identity: func() (hostid.Identity, error) { return identity, nil },
+		Identity: func() (hostid.Identity, error) { return r.self, nil },
 		Reload:   r.reload, Log: log, Level: new(slog.LevelVar),
 	}, r)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -278,6 +279,31 @@ func TestHostNQN(t *testing.T) {
 		list, err := r.daemon.ListControllers(t.Context(), false)
 		if err != nil || len(list) != 1 || list[0]["host-nqn"] != identity.NQN {
 			t.Errorf("%v, %v", list, err)
+		}
+	})
+}
+
+// A host that is given another NQN wants its storage under the new one, and
+// not to lose it under the old one.
+func TestOtherHostNQN(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.conf = "[Controllers]\ncontroller=transport=tcp;traddr=10.0.0.1;trsvcid=4420;nqn=nqn.a\n"
+		r.kernel.Offer("nqn.a", "10.0.0.1", "4420", true)
+		r.start()
+		r.settle()
+		r.self.NQN, r.self.ID = "nqn.2026-11.org.example:other", "11111111-2222-4333-8444-555555555555"
+		r.reconfigure(r.conf)
+		r.stop()
+		r.start()
+		r.settle()
+		if all := r.kernel.Controllers(); len(all) != 2 || all[0].HostNQN != identity.NQN || all[1].HostNQN != r.self.NQN {
+			t.Errorf("the controllers are %+v", all)
+		}
+		// What is really no longer wanted goes, under the NQN that is known.
+		r.reconfigure("[Global]\n")
+		if all := r.kernel.Controllers(); len(all) != 1 || all[0].HostNQN != identity.NQN {
+			t.Errorf("given up, the controllers are %+v", all)
 		}
 	})
 }
