@@ -178,3 +178,20 @@ func watchAENs(g *Guest) (seen func() string) {
 	eventually(g, soon, "udevadm monitor starts", contains("KERNEL - "))
 	return contains("NVME_AEN=0x70f002")
 }
+
+// TestGuestUnits has systemd check the units, of which older releases know
+// less, and the bus its policy.
+func TestGuestUnits(t *testing.T) {
+	if !InGuest() {
+		t.Skip("go run ./test/vm test runs this in a guest")
+	}
+	out := run(t, "systemd-analyze", "verify", "--man=no", "stafd.service", "stacd.service", "stas-config.target", "stas-config@hostnqn.service")
+	if strings.Contains(out, "stafd") || strings.Contains(out, "stacd") || strings.Contains(out, "stas-config") {
+		t.Errorf("systemd complains:\n%s", out)
+	}
+	for _, unit := range []string{"stafd.service", "stacd.service"} {
+		out := run(t, "systemd-analyze", "security", "--no-pager", unit)
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		t.Log(lines[len(lines)-1])
+	}
+}

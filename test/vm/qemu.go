@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -85,15 +86,44 @@ func boot(ctx context.Context, o options, img *image, p *payload) error {
 	}
 	err = bootOnce(ctx, o, img, p.dir, disk)
 	death, ok := errors.AsType[*guestDeath](err)
-	if !ok || o.accel != "tcg" || !bytes.Contains(death.console, []byte("int3: 0000")) {
+	hung := ok && errors.Is(death.cause, errHung)
+	if !ok || o.accel != "tcg" || !hung && !bytes.Contains(death.console, []byte("int3: 0000")) {
 		return err
 	}
 	// The emulation of several processors at a time (seen with QEMU 7.2) now
 	// and then lets one execute the breakpoint with which the kernel patches
-	// its own code after the kernel has taken it away again.
+	// its own code after the kernel has taken it away again, or has all of them
+	// spin for ever.
 	progress("the emulator has failed, not the guest: once more, one processor at a time")
 	o.accel = "tcg-single"
 	return bootOnce(ctx, o, img, p.dir, disk)
+}
+
+// errHung is the end of a guest that neither ends nor works.
+var errHung = errors.New("it hangs")
+
+// pulse is the console of a guest, which prints something every few seconds
+// once it runs. When it does not for too long, the guest hangs.
+type pulse struct {
+	bytes.Buffer
+	beating atomic.Bool
+	silence *time.Timer
+}
+
+// silenceLimit is how long a guest that runs may print nothing.
+const silenceLimit = 2 * time.Minute
+
+func (p *pulse) Write(b []byte) (int, error) {
+	if p.beating.Load() {
+		p.silence.Reset(silenceLimit)
+	}
+	return p.Buffer.Write(b)
+}
+
+// begin watches from now on.
+func (p *pulse) begin() {
+	p.silence.Reset(silenceLimit)
+	p.beating.Store(true)
 }
 
 // guestDeath is the end of a guest that did not end by itself.
@@ -130,7 +160,12 @@ func bootOnce(parent context.Context, o options, img *image, dir, disk string) e
 	cmd.Args = append(cmd.Args,
 		"-drive", "if=virtio,format=raw,cache=unsafe,file="+results,
 		"-serial", "unix:"+socket)
-	var console, complaints bytes.Buffer
+	var complaints bytes.Buffer
+	var console pulse
+	console.silence = time.AfterFunc(bootLimit, func() {
+		giveUp(fmt.Errorf("%w: it has not booted within %v, or printed nothing for %v", errHung, bootLimit, silenceLimit))
+	})
+	defer console.silence.Stop()
 	cmd.Stdout, cmd.Stderr = &console, &complaints
 	if o.verbose {
 		fmt.Fprintln(os.Stderr, strings.Join(cmd.Args, " "))
@@ -142,10 +177,6 @@ func bootOnce(parent context.Context, o options, img *image, dir, disk string) e
 		return err
 	}
 
-	slow := time.AfterFunc(bootLimit, func() {
-		giveUp(fmt.Errorf("it had not booted after %v", bootLimit))
-	})
-	defer slow.Stop()
 	copied := make(chan struct{})
 	go func() {
 		defer close(copied)
@@ -158,7 +189,7 @@ func bootOnce(parent context.Context, o options, img *image, dir, disk string) e
 		if _, err := output.ReadString('\n'); err != nil {
 			return
 		}
-		slow.Stop()
+		console.begin()
 		progress("booted in %.1f s", time.Since(booting).Seconds())
 		_, _ = io.Copy(os.Stdout, output) // until the guest ends, however it does
 	}()

@@ -5,6 +5,9 @@
 stty -F /dev/ttyS1 raw -echo
 echo ready >/dev/ttyS1
 
+# A sign of life on the console, without which the host takes it for hung.
+while sleep 5; do printf . >/dev/ttyS0; done &
+
 /stage/main </dev/null >/dev/ttyS1 2>&1
 status=$?
 
