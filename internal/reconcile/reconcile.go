@@ -526,17 +526,6 @@ func (e *Engine[P]) All() []Status {
 // Len is the number of controllers.
 func (e *Engine[P]) Len() int { return len(e.ctrls) }
 
-// Idle reports that there is nothing to do: no operation runs, waits for its
-// turn or for its time.
-func (e *Engine[P]) Idle() bool {
-	for kind := range e.running {
-		if e.running[kind] > 0 || len(e.queue[kind]) > 0 {
-			return false
-		}
-	}
-	return len(e.timers) == 0
-}
-
 func (e *Engine[P]) inOrder() []*ctrl[P] {
 	all := make([]*ctrl[P], 0, len(e.ctrls))
 	for _, c := range e.ctrls {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/hostid"
@@ -159,10 +160,21 @@ func (s *Service) reloads(ctx context.Context) error {
 		s.failedReload.Store(err != nil)
 		if err != nil {
 			s.log.Error("nothing was reloaded, the last good configuration stays in force", "error", err)
-		} else if s.loop.Do(ctx, func() { s.apply(cfg, identity) }) == nil {
+		} else if s.loop.Do(ctx, func() { s.apply(cfg, identity); s.retryNow() }) == nil {
 			s.log.Info("configuration reloaded")
 		}
 		s.env.Supervisor.Ready(s.status())
+	}
+}
+
+// retryNow makes everything due at once that waits after a failure: who reloads
+// has probably mended something.
+func (s *Service) retryNow() {
+	now := time.Now()
+	for _, st := range s.engine.All() {
+		if st.Failures > 0 || st.Work.Failures > 0 {
+			s.engine.Kick(st.TID, now)
+		}
 	}
 }
 

@@ -463,3 +463,27 @@ func TestDescribeGivenUp(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// Who reloads has probably mended something: what failed is tried at once,
+// however long its pause has grown.
+func TestReloadTriesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO)
+		r.start()
+		id := controller("nqn.late", "9")
+		r.want(id)
+		pause(10 * time.Minute) // pauses are of half a minute and more now
+		r.kernel.OpenPort(9, addr, "9")
+		r.kernel.Offer("nqn.late", addr, "9", true)
+		failed := r.kernel.count("connect")
+		if failed < 8 || failed > 40 {
+			t.Errorf("%d attempts in ten minutes", failed)
+		}
+		r.reload <- struct{}{}
+		pause(time.Second)
+		if n := r.kernel.count("connect"); n != 1 {
+			t.Errorf("%d attempts after the reload, want one at once", n)
+		}
+		r.expect("reloaded", "nvme0=nqn.late:9")
+	})
+}
