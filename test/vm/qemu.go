@@ -92,8 +92,7 @@ func boot(ctx context.Context, o options, img *image, p *payload) error {
 	}
 	// The emulation of several processors at a time (seen with QEMU 7.2) now
 	// and then lets one execute the breakpoint with which the kernel patches
-	// its own code after the kernel has taken it away again, or has all of them
-	// spin for ever.
+	// its own code after the kernel has taken it away again.
 	progress("the emulator has failed, not the guest: once more, one processor at a time")
 	o.accel = "tcg-single"
 	return bootOnce(ctx, o, img, p.dir, disk)
@@ -105,19 +104,19 @@ var errHung = errors.New("it hangs")
 // pulse is the console of a guest, which prints something every few seconds
 // once it runs. When it does not for too long, the guest hangs.
 type pulse struct {
-	bytes.Buffer
+	text    bytes.Buffer
 	beating atomic.Bool
 	silence *time.Timer
 }
 
 // silenceLimit is how long a guest that runs may print nothing.
-const silenceLimit = 2 * time.Minute
+const silenceLimit = time.Minute
 
 func (p *pulse) Write(b []byte) (int, error) {
 	if p.beating.Load() {
 		p.silence.Reset(silenceLimit)
 	}
-	return p.Buffer.Write(b)
+	return p.text.Write(b)
 }
 
 // begin watches from now on.
@@ -191,7 +190,13 @@ func bootOnce(parent context.Context, o options, img *image, dir, disk string) e
 		}
 		console.begin()
 		progress("booted in %.1f s", time.Since(booting).Seconds())
-		_, _ = io.Copy(os.Stdout, output) // until the guest ends, however it does
+		// Until the guest ends, however it does. By lines, since io.Copy would
+		// leave it to the kernel when to move what it has.
+		for err == nil {
+			var line string
+			line, err = output.ReadString('\n')
+			fmt.Print(line)
+		}
 	}()
 	err = cmd.Wait()
 	listener.Close()
@@ -205,7 +210,7 @@ func bootOnce(parent context.Context, o options, img *image, dir, disk string) e
 	case err != nil:
 		err = fmt.Errorf("QEMU: %w: %s", err, lastLines(complaints.Bytes(), 5))
 	}
-	return outcome(img, results, console.Bytes(), err)
+	return outcome(img, results, console.text.Bytes(), err)
 }
 
 // outcome tells how the guest ended, after err if that is not nil, and keeps
