@@ -92,8 +92,9 @@ func boot(ctx context.Context, o options, img *image, p *payload) error {
 	}
 	// The emulation of several processors at a time (seen with QEMU 7.2) now
 	// and then lets one execute the breakpoint with which the kernel patches
-	// its own code after the kernel has taken it away again.
-	progress("the emulator has failed, not the guest: once more, one processor at a time")
+	// its own code after the kernel has taken it away again. A guest that hangs
+	// for another reason does so again.
+	progress("the guest hangs, or its emulator has failed: once more, one processor at a time")
 	o.accel = "tcg-single"
 	return bootOnce(ctx, o, img, p.dir, disk)
 }
