@@ -138,7 +138,7 @@ func runTests(ctx context.Context, o options) error {
 	}
 	// The binary ends itself a little before the guest is given up, so that
 	// its stack traces show where it hangs.
-	args := []string{"-test.timeout=" + (o.timeout - o.timeout/10).String()}
+	args := []string{"-test.v", "-test.run=" + o.run, "-test.timeout=" + (o.timeout - o.timeout/10).String()}
 	p.setMain("/stage/"+testBinary, args)
 	p.addAgent()
 	return boot(ctx, o, img, p)
