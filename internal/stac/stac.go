@@ -128,13 +128,22 @@ func (d *Daemon) deliver(pages []Page) {
 		return // silent is unknown: all sources stay as they are
 	}
 	next := make(map[tid.TID][]logpage.Entry, len(pages))
+	unread := make(map[string]bool) // addresses
 	for _, p := range pages {
 		dc := stasbus.ParseID(p.DiscoveryController)
 		entries := p.LogPages
 		if !complete(p) {
 			entries = union(d.sources[dc], entries)
+			unread[place(dc)] = true
 		}
 		next[dc] = union(next[dc], entries)
+	}
+	for dc, entries := range d.sources {
+		// One that is listed under another identity now (host NQN, interface),
+		// and has not been read under it, has not gone.
+		if _, listed := next[dc]; !listed && unread[place(dc)] {
+			next[dc] = entries
+		}
 	}
 	if maps.EqualFunc(next, d.sources, slices.Equal) {
 		return
@@ -142,6 +151,9 @@ func (d *Daemon) deliver(pages []Page) {
 	d.sources = next
 	d.reconsider()
 }
+
+// place is where a discovery controller is, whoever asks it.
+func place(dc tid.TID) string { return dc.Transport + " " + dc.TrAddr + " " + dc.TrSvcID }
 
 // complete reports whether the page has all entries of its controller. The
 // stafd of nvme-stas 2.x does not tell; there an empty page may be one that has

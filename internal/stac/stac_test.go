@@ -308,6 +308,38 @@ func TestOtherHostNQN(t *testing.T) {
 	})
 }
 
+// A discovery controller that comes under another identity has to be read
+// under it before the storage that it listed can be gone.
+func TestDiscoveryControllerUnderAnotherIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.kernel.Offer("nqn.a", "10.0.0.1", "4420", true)
+		r.start()
+		r.deliver([]stac.Page{dc(1, yes, "a")})
+		connected := len(r.kernel.Controllers())
+		other := func(known string, nqns ...string) stac.Page {
+			p := dc(1, known, nqns...)
+			p.DiscoveryController["host-nqn"] = "nqn.2026-11.org.example:other"
+			return p
+		}
+		r.self.NQN = "nqn.2026-11.org.example:other"
+		r.reconfigure(r.conf)
+		r.deliver([]stac.Page{other(no)})
+		if n := len(r.kernel.Controllers()); connected != 1 || n != 1 || r.kernel.Deletes != 0 {
+			t.Errorf("not read yet: %d controllers, then %d, %d deletions", connected, n, r.kernel.Deletes)
+		}
+		r.deliver([]stac.Page{other(yes, "a")})
+		if n := len(r.kernel.Controllers()); n != 2 || r.kernel.Deletes != 0 {
+			t.Errorf("read: %d controllers, %d deletions", n, r.kernel.Deletes)
+		}
+		// Another place proves nothing for this one, and keeps nothing.
+		r.deliver([]stac.Page{dc(2, no)})
+		if r.wanted() != "" {
+			t.Errorf("gone: still wanted: %s", r.wanted())
+		}
+	})
+}
+
 // What is wrong with a log page or a configuration is said once, not with
 // each change of a page.
 func TestToldOnce(t *testing.T) {
