@@ -96,7 +96,7 @@ fuzz: FUZZTIME ?= 1m
 fuzz: ## each fuzz test for FUZZTIME
 	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r f; do \
 		for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' "$$f"); do \
-			echo "== $$t in $${f%/*}"; $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) "$${f%/*}" </dev/null || exit 1; \
+			echo "== $$t in $${f%/*}"; $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$${f%/*}" </dev/null || exit 1; \
 		done; \
 	done
 
