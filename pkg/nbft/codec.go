@@ -16,7 +16,7 @@ func Decode(b []byte) (*Table, error) {
 	c := &codec{raw: raw}
 	at, size := int64(le.Uint32(raw[offHeapOffset:])), int64(le.Uint32(raw[offHeapLength:]))
 	if at+size > int64(len(raw)) {
-		return nil, fmt.Errorf("not a usable NBFT: its heap of %d bytes at %#x reaches beyond its end at %#x", size, at, len(raw))
+		return nil, fmt.Errorf("not a usable NBFT: its heap, %d bytes at %#x, is not within its %d bytes", size, at, len(raw))
 	}
 	c.heapAt, c.heapEnd = int(at), int(at+size)
 
