@@ -39,7 +39,7 @@ func check(b []byte) ([]byte, error) {
 	if len(b) < sizeHeader+sizeControl {
 		return nil, fmt.Errorf("it has %d bytes, and should have %d at least", len(b), sizeHeader+sizeControl)
 	}
-	if got := string(b[:sizeSignature]); got != signature {
+	if got := string(b[:len(signature)]); got != signature {
 		return nil, fmt.Errorf("its signature is %q, not %q", got, signature)
 	}
 	length := int64(le.Uint32(b[offLength:]))

@@ -1,6 +1,7 @@
 package nbft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -178,7 +179,7 @@ func (f *form) object(off int, field string, v *[]byte) bool {
 		return f.put(off, field, *v)
 	}
 	b, ok := f.get(off, field, 0)
-	*v = b
+	*v = bytes.Clone(b) // of the table nothing is kept
 	return ok
 }
 

@@ -37,18 +37,20 @@ const (
 	sizeSSNSExtInfo11 = 23 // since 1.1
 )
 
-// Offsets in the header of what is not simply a field of Header.
+// signature is the first bytes of the header.
+const signature = "NBFT"
+
+// Offsets in the header of what tells whether it is one.
 const (
-	offLength      = 4
-	offMajor       = 8
-	offChecksum    = 9
-	offHeapOffset  = 36
-	offHeapLength  = 40
-	offDriver      = 44
-	sizeSignature  = 4
-	signature      = "NBFT"
-	wellKnownDCNQN = "nqn.2014-08.org.nvmexpress.discovery"
+	offLength     = 4
+	offMajor      = 8
+	offChecksum   = 9
+	offHeapOffset = 36
+	offHeapLength = 40
 )
+
+// wellKnownNQN is what an entry without NQN means (Boot "Discovery Descriptor").
+const wellKnownNQN = "nqn.2014-08.org.nvmexpress.discovery"
 
 // Each of the following functions describes one structure, in both directions:
 // see form.
@@ -61,7 +63,7 @@ func (t *Table) layoutHeader(f *form) {
 	f.u32(24, &h.OEMRevision)
 	f.u32(28, &h.CreatorID)
 	f.u32(32, &h.CreatorRevision)
-	f.object(offDriver, "driver signature", &h.DriverSignature)
+	f.object(44, "driver signature", &h.DriverSignature)
 	f.u8(50, &h.Minor)
 }
 
@@ -198,7 +200,7 @@ func (t *Table) layoutDiscovery(f *form, d *Discovery) {
 		}
 	}
 	if f.must(f.text(12, "NQN", &d.NQN)) && d.NQN == "" {
-		d.NQN = wellKnownDCNQN // so says the specification
+		d.NQN = wellKnownNQN
 	}
 }
 

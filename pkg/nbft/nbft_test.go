@@ -251,6 +251,10 @@ func TestProblems(t *testing.T) {
 	}{
 		{name: "nothing", spoil: put(0)},
 		{
+			name: "OEM", spoil: put(10, 0x1b, 0xff),
+			check: func(t *Table) bool { return t.Header.OEMID == "??AS" },
+		},
+		{
 			name:  "bytes behind the table",
 			spoil: func(b []byte) []byte { return append(b, 0) },
 			want:  []string{"header: length: is "},
@@ -309,8 +313,25 @@ func TestProblems(t *testing.T) {
 			check: func(t *Table) bool { return !t.HFIs[0].DHCPClientID && t.HFIs[0].Autoconf },
 		},
 		{
+			name: "no DHCP client ID", spoil: put(ext+4, 1),
+			check: func(t *Table) bool { return !t.HFIs[0].DHCPClientID && t.HFIs[0].DHCPIAID == 0 },
+		},
+		{
+			name: "extended info not valid", spoil: put(ext+4, 2),
+			check: func(t *Table) bool { return !t.HFIs[0].DHCPClientID },
+		},
+		{
 			name: "IAID", spoil: put(ext+12, 3), want: []string{"HFI 1: transport info: extended info: DHCP IAID: has 3 bytes"},
 			check: func(t *Table) bool { return t.HFIs[0].DHCPIAID == 0 && len(t.HFIs[0].DHCPDUID) == 4 },
+		},
+		{
+			name: "empty places", dcs: 2, subsystems: 3, secured: 1,
+			spoil: func(b []byte) []byte {
+				for _, at := range []int{disc + 1, disc + 33, ssns + 3, ssns + 131, ssns + 259, sec + 2} {
+					b[at] = 0
+				}
+				return b
+			},
 		},
 		{
 			name: "URI missing", spoil: put(disc+10, 0, 0), want: []string{"discovery 1: URI: is missing; discovery 1 is ignored"}, dcs: 1,

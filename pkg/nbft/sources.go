@@ -43,7 +43,7 @@ type Controller struct {
 	TrAddr    string // IP address, or a host name in lower case
 	TrSvcID   string // port; "" is the default of the transport
 	SubsysNQN string
-	HostNQN   string // only if configured; else the host's own is as good
+	HostNQN   string // only if somebody configured it; "" leaves it to the host
 
 	// What it is reached through. MAC is zero if the table does not tell;
 	// HostIface is "" then, and also if the host has no such interface (yet).
