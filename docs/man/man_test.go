@@ -55,23 +55,20 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// checkHelp looks for the options and commands that a program's help names.
-func checkHelp(t *testing.T, page string, run func([]string, io.Writer, io.Writer) int) {
+// checkHelp looks for the options and commands that the help of a program, or
+// of a command of it, names.
+func checkHelp(t *testing.T, page string, run func([]string, io.Writer, io.Writer) int, args ...string) {
 	text := plain(t, page)
-	check := func(args ...string) (help string) {
-		var out bytes.Buffer
-		if code := run(append(args, "--help"), &out, &out); code != 0 {
-			t.Fatalf("%v --help: exit code %d\n%s", args, code, &out)
-		}
-		help = out.String()
-		for _, option := range append(matches(longOption, help), matches(shortOption, help)...) {
-			mustHave(t, page, text, option)
-		}
-		return help
+	var out bytes.Buffer
+	if code := run(append(args, "--help"), &out, &out); code != 0 {
+		t.Fatalf("%v --help: exit code %d\n%s", args, code, &out)
 	}
-	help := check()
+	help := out.String()
 	if len(matches(longOption, help)) == 0 {
-		t.Error("no options found in the help")
+		t.Errorf("no options found in the help of %v", args)
+	}
+	for _, option := range append(matches(longOption, help), matches(shortOption, help)...) {
+		mustHave(t, page, text, option)
 	}
 	_, list, ok := strings.Cut(help, "Available Commands:\n")
 	if !ok {
@@ -83,9 +80,10 @@ func checkHelp(t *testing.T, page string, run func([]string, io.Writer, io.Write
 		t.Errorf("not all commands found in\n%s", list)
 	}
 	for _, c := range commands {
-		mustHave(t, page, text, c)
+		inner := append(slices.Clone(args), c)
+		mustHave(t, page, text, strings.Join(inner, " "))
 		if c != "help" {
-			check(c)
+			checkHelp(t, page, run, inner...)
 		}
 	}
 }

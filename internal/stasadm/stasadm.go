@@ -1,5 +1,6 @@
 // Package stasadm is the command stasadm: it gives the host its identity, that
-// is, it writes sys.conf and the files that sys.conf refers to.
+// is, it writes sys.conf and the files that sys.conf refers to; and it shows the
+// tables of the firmware that booted the host.
 package stasadm
 
 import (
@@ -26,11 +27,11 @@ const (
 // Run runs stasadm with the arguments behind its name, and returns the exit
 // code: 0, 1 if something could not be done, 2 if the arguments make no sense.
 func Run(args []string, stdout, stderr io.Writer) int {
-	return run(args, stdout, stderr, hostid.DefaultSources)
+	return run(args, stdout, stderr, hostid.DefaultSources, bootTables)
 }
 
-func run(args []string, stdout, stderr io.Writer, sources hostid.Sources) int {
-	a := &admin{sources: sources, stderr: stderr}
+func run(args []string, stdout, stderr io.Writer, sources hostid.Sources, bootTables string) int {
+	a := &admin{sources: sources, bootTables: bootTables, stderr: stderr}
 	cmd := a.command()
 	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
@@ -39,7 +40,7 @@ func run(args []string, stdout, stderr io.Writer, sources hostid.Sources) int {
 	switch _, failed := errors.AsType[failure](err); {
 	case err == nil:
 		return exitOK
-	case errors.Is(err, errNoCommand):
+	case errors.Is(err, errTold):
 		return exitFailed
 	case failed:
 		fmt.Fprintf(stderr, "stasadm: %v\n", err)
@@ -52,16 +53,18 @@ func run(args []string, stdout, stderr io.Writer, sources hostid.Sources) int {
 // failure is an error of what a command did; all others are of its arguments.
 type failure struct{ error }
 
-// errNoCommand ends a call without a command. It was told all it needs.
-var errNoCommand = errors.New("no command")
+// errTold ends a call that failed and has told all about it, or one without a
+// command, which got help.
+var errTold = errors.New("told")
 
 // admin holds what the commands have in common.
 type admin struct {
-	sources hostid.Sources
-	stderr  io.Writer
-	sysConf string
-	file    string
-	force   bool
+	sources    hostid.Sources
+	bootTables string // pattern of file names
+	stderr     io.Writer
+	sysConf    string
+	file       string
+	force      bool
 }
 
 func (a *admin) command() *cobra.Command {
@@ -76,20 +79,19 @@ to. Other tools look for the host NQN and ID in /etc/nvme, so that is the best
 place for them. It is meant to last as long as the host: storage gives access
 to a host by its NQN.
 
-The daemons read the identity when they start and when they are reloaded.`,
+The daemons read the identity when they start and when they are reloaded.
+
+A host that was booted from NVMe over Fabrics got its storage under the identity
+that its firmware has; "stasadm nbft show" shows it.`,
 		Example: `  stasadm hostnqn -f /etc/nvme/hostnqn
   stasadm hostid -f /etc/nvme/hostid
-  stasadm set-symname "Database server 1"`,
+  stasadm set-symname "Database server 1"
+  stasadm nbft show`,
 		Version:           version.Version,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := cmd.Help(); err != nil {
-				return failure{err}
-			}
-			return errNoCommand
-		},
+		RunE:              help,
 	}
 	root.SetVersionTemplate(version.Product + " {{.Version}}\n")
 	root.Flags().BoolP("version", "v", false, "print the version")
@@ -99,8 +101,17 @@ The daemons read the identity when they start and when they are reloaded.`,
 		a.newHostID(),
 		a.setSymName(),
 		a.clearSymName(),
+		a.nbft(),
 	)
 	return root
+}
+
+// help is what a command does that wants another one behind it.
+func help(cmd *cobra.Command, _ []string) error {
+	if err := cmd.Help(); err != nil {
+		return failure{err}
+	}
+	return errTold
 }
 
 func (a *admin) newHostNQN() *cobra.Command {

@@ -143,7 +143,7 @@ func TestRun(t *testing.T) {
 				args = append(args, strings.NewReplacer("@", dir, "_", " ").Replace(arg))
 			}
 			var out strings.Builder
-			if code := run(args, &out, &out, sources); code != tt.code {
+			if code := run(args, &out, &out, sources, ""); code != tt.code {
 				t.Errorf("exit code %d, want %d", code, tt.code)
 			}
 			if s := strings.ReplaceAll(out.String(), dir, "@"); !strings.Contains(s, tt.out) || tt.out == "" && s != "" {
