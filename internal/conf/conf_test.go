@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -942,6 +943,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("[Controllers]\nexclude=;\nexclude=transport=tcp,x=y # z\nblacklist=traddr=", false)
 	f.Add("\uFEFF[Discovery controller connection management]\r\nzeroconf-connections-persistence=1 day, 2 hours\r", true)
 	f.Add("[Global]\n\x00\n[\xff", false)
+	f.Add("[Controllers]\ninclude=nqn=a*;traddr=10.0.0.0/8\nsubsystem=nqn=*;kato=0;tls=x\nsubsystem=traddr=::/0;dhchap-secret=file://x", false)
 	f.Fuzz(func(t *testing.T, text string, stafd bool) {
 		daemon := Stacd
 		if stafd {
@@ -965,9 +967,16 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%+v: %v", c, err)
 			}
 		}
-		for _, e := range cfg.Excludes {
-			if e.Match(tid.TID{}) {
-				t.Errorf("rule %q excludes a controller without fields", e)
+		if len(cfg.Includes) > 0 && !cfg.AllowList {
+			t.Error("include= rules that do not count")
+		}
+		rules := slices.Concat(cfg.Excludes, cfg.Includes)
+		for _, s := range cfg.Subsystems {
+			rules = append(rules, s.Rule)
+		}
+		for _, r := range rules {
+			if r.String() == "" || r.Match(tid.TID{}) && !strings.Contains(r.String(), "*") {
+				t.Errorf("rule %q fits a controller without fields", r)
 			}
 		}
 	})
