@@ -272,11 +272,11 @@ func (d *Daemon) candidate(dc tid.TID, e *logpage.Entry) (tid.TID, answer) {
 	if refusal == nil {
 		return id, yes
 	}
-	d.tell(slog.LevelInfo, id.String()+" is listed, but not connected: "+refusal.Why)
-	if refusal.Sure {
-		return id, no
+	if _, connected := d.wanted[id]; connected && !refusal.Sure {
+		return id, perhaps
 	}
-	return id, perhaps
+	d.tell(slog.LevelInfo, id.String()+" is listed, but not connected: "+refusal.Why)
+	return id, no
 }
 
 // tellOnce bounds what is remembered to have been told.
