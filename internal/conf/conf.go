@@ -397,6 +397,9 @@ func (p *parser) set(opt *option, it Item) {
 	i := Issue{Place: it.Place, Text: it.Key + " = " + it.Value}
 	if err := p.assign(opt, p.cfg, it.Value); err != nil {
 		i.Severity, i.Problem, i.Allowed, i.Used, i.Cause = Warning, err.Error(), opt.allowed, opt.used(p.cfg), err
+		if commented(it.Value) {
+			i.Problem += noComment
+		}
 		if it.Continued {
 			i.Problem += " (being indented, the line continues the option above)"
 			p.doubt(true)

@@ -102,7 +102,7 @@ func TestOptions(t *testing.T) {
 		}},
 		{name: "ip-family", text: "[Global]\nip-family=ipv6", want: func(c *Config) { c.IPFamily.IPv4 = false }},
 		{name: "ip-family wrong", text: "[Global]\nip-family=IPv6", issues: []string{`f:2: "ip-family = IPv6": not a choice of address families; allowed: ipv4, ipv6, ipv4+ipv6; using ipv4+ipv6`}},
-		{name: "no trailing comments", text: "[Global]\ntron = true # x", issues: []string{`f:2: "tron = true # x": neither true nor false; allowed: true, false; using false`}},
+		{name: "no trailing comments", text: "[Global]\ntron = true # x", issues: []string{`f:2: "tron = true # x": neither true nor false (comments have lines of their own); allowed: true, false; using false`}},
 		{name: "the rest of the kernel's", text: "[Global]\nfast-io-fail-tmo=0\ntos=0\ntls=true\nkeyring=0x1f\ntls-key=32", want: func(c *Config) {
 			c.Params.FastIOFailTMO, c.Params.TOS, c.Params.TLS = new(0), new(0), true
 			c.Params.Keyring, c.Params.TLSKey = new(int32(31)), new(int32(32))

@@ -91,8 +91,8 @@ func fields(value string) (fs []field, bad []string) {
 // hint says what may have gone wrong with a value that cannot be right.
 func hint(value string) string {
 	switch {
-	case strings.Contains(value, " #"):
-		return " (comments have lines of their own)"
+	case commented(value):
+		return noComment
 	case strings.Contains(value, ","):
 		return " (fields are separated by \";\", not by \",\")"
 	}
@@ -100,6 +100,11 @@ func hint(value string) string {
 }
 
 const inGlobal = "[" + global + "]"
+
+// commented reports whether a value seems to have a comment behind it.
+func commented(value string) bool { return strings.Contains(value, " #") }
+
+const noComment = " (comments have lines of their own)"
 
 // line is one line that is made of fields.
 type line struct {
