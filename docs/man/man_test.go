@@ -109,7 +109,7 @@ func TestConfiguration(t *testing.T) {
 				t.Errorf("%s does not say that %s has no effect in this version", page, o.Name)
 			}
 		}
-		for _, f := range conf.ControllerFields(d) {
+		for _, f := range append(conf.ControllerFields(d), conf.RuleFields()...) {
 			mustHave(t, page, text, f)
 		}
 	}
@@ -190,7 +190,7 @@ func TestBus(t *testing.T) {
 }
 
 // foreign are the pages of others that ours refer to.
-var foreign = []string{"busctl(1)", "journalctl(1)", "machine-id(5)", "nvme(1)", "sd_notify(3)", "systemctl(1)", "systemd(1)"}
+var foreign = []string{"busctl(1)", "journalctl(1)", "keyctl(1)", "machine-id(5)", "nvme(1)", "sd_notify(3)", "systemctl(1)", "systemd(1)"}
 
 var reference = regexp.MustCompile(`([a-z][\w.-]*)(\([1-8]\))`)
 

@@ -6,17 +6,20 @@
 package conf
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/fabrics"
 )
 
 // Daemon names one of the two daemons.
@@ -34,7 +37,7 @@ type Config struct {
 	Daemon Daemon
 
 	Tron        bool
-	Params      Params // of connections that no controller= line is about
+	Params      Params // of [Global]; see [Config.ParamsFor]
 	IgnoreIface bool
 	IPFamily    IPFamily
 	PLEO        bool // stafd
@@ -47,28 +50,50 @@ type Config struct {
 	ConnectAttemptsOnNCC int      // stacd; 0: no limit
 
 	Controllers []Controller
-	Excludes    Excludes
+	Subsystems  []Subsystem
+	Excludes    Rules
+	Includes    Rules
+	// AllowList says that there are include= lines, usable or not: nothing is
+	// connected that no rule of Includes and no controller= line names.
+	AllowList bool
 
-	// Doubtful says that a line was ignored that may have been meant for a
+	// Doubtful says that something was ignored that may have been meant for a
 	// controller. Then a controller that is missing here was not necessarily
 	// taken out, and its connection must not be removed for that.
 	Doubtful bool
 }
 
-// Params are the parameters of a connection. A nil number leaves the choice to
+// Params are the parameters of a connection. What is nil or empty is left to
 // the kernel.
 type Params struct {
-	HdrDigest      bool
-	DataDigest     bool
-	DisableSQFlow  bool
-	KATO           *int // seconds
-	QueueSize      *int
-	ReconnectDelay *int // seconds
-	CtrlLossTMO    *int // seconds; -1: never give up
-	NrIOQueues     *int // stacd, as are the next two
-	NrWriteQueues  *int
-	NrPollQueues   *int
+	HdrDigest        bool
+	DataDigest       bool
+	DisableSQFlow    bool
+	KATO             *int // seconds
+	QueueSize        *int
+	ReconnectDelay   *int // seconds
+	CtrlLossTMO      *int // seconds; -1: never give up
+	FastIOFailTMO    *int // seconds; -1: off
+	TOS              *int
+	NrIOQueues       *int // stacd, as are the next three
+	NrWriteQueues    *int
+	NrPollQueues     *int
+	DuplicateConnect bool
+	TLS              bool
+	Concat           bool
+	Keyring          *int32 // serial number of a key
+	TLSKey           *int32 // serial number of a key
+	DHChapSecret     fabrics.Secret
+	DHChapCtrlSecret fabrics.Secret
 }
+
+// contradictory reports whether the kernel refuses the parameters.
+func (p Params) contradictory() bool { return p.TLS && p.Concat }
+
+const (
+	tlsOrConcat      = "tls and concat exclude each other"
+	noSuchConnection = "the kernel makes no such connection"
+)
 
 // IPFamily says which addresses may be used.
 type IPFamily struct {
@@ -93,71 +118,66 @@ const (
 	NoDisconnect        DisconnectScope = "no-disconnect"
 )
 
-// Load reads a daemon's configuration file. A file that does not exist is an
-// empty one, but a doubtful one: it may have been there before. After an error there is no Config: a daemon that is running
-// already keeps the one it has.
+// Load reads a daemon's configuration: the file, and the files *.conf of the
+// directory beside it that has its name and ".d", in the order of their names.
+// A file that does not exist is an empty one, but a doubtful one: it may have
+// been there before. After an error there is no Config: a daemon that is
+// running already keeps the one it has.
 func Load(daemon Daemon, path string) (*Config, []Issue, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		cfg, _, err := Parse(daemon, path, strings.NewReader(""))
-		cfg.Doubtful = true
-		return cfg, nil, err
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("cannot read the configuration: %w; correct the file's permissions or name another file with -f", err)
-	}
-	defer f.Close()
-	return Parse(daemon, path, f)
-}
-
-// Parse reads a daemon's configuration; name stands for the file in whatever
-// there is to complain of.
-func Parse(daemon Daemon, name string, r io.Reader) (*Config, []Issue, error) {
-	items, found, err := Scan(name, r)
-	if err != nil {
+	p := newParser(daemon)
+	p.readFile = readWord
+	err := p.load(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		p.doubt(true)
+	case err != nil:
+		if _, broken := errors.AsType[*SyntaxError](err); !broken {
+			err = fmt.Errorf("cannot read the configuration: %w; correct the file's permissions or name another file with -f", err)
+		}
 		return nil, nil, err
 	}
-	p := parser{
-		cfg:    defaults(daemon),
-		issues: issues{file: name, list: found},
-		last:   make(map[*option]Item),
-		seen:   make(map[tid.TID]int),
+	names, err := dropIns(path + ".d")
+	if err != nil {
+		p.unread(path+".d", err)
 	}
-	// Single values first: controllers start from what [Global] says, wherever
-	// in the file it stands.
-	var lists []Item
-	for _, it := range items {
-		if it.Bare {
-			continue
+	for _, name := range names {
+		err := p.load(name)
+		if _, broken := errors.AsType[*SyntaxError](err); broken {
+			return nil, nil, err
 		}
-		switch opt := p.lookup(&it); {
-		case opt == nil:
-		case opt.list:
-			lists = append(lists, it)
-		default:
-			p.last[opt] = it
+		if err != nil {
+			p.unread(name, err)
 		}
 	}
-	for i := range options {
-		if it, ok := p.last[&options[i]]; ok {
-			p.set(&options[i], it)
+	cfg, issues := p.parse()
+	return cfg, issues, nil
+}
+
+// dropIns lists the files of a directory that belong to the configuration. A
+// directory that does not exist has none.
+func dropIns(dir string) (paths []string, err error) {
+	entries, err := os.ReadDir(dir) // sorted
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if name := e.Name(); strings.HasSuffix(name, ".conf") && !strings.HasPrefix(name, ".") {
+			paths = append(paths, filepath.Join(dir, name))
 		}
 	}
-	for _, it := range lists {
-		switch {
-		case it.Value == "":
-		case it.Key == "controller":
-			p.controller(it)
-		case it.Key == "exclude":
-			p.exclude(it)
-		}
+	return paths, err
+}
+
+// Parse reads a configuration that is all in one text; name stands for the
+// file in whatever there is to complain of. Values in files of their own are
+// not read.
+func Parse(daemon Daemon, name string, r io.Reader) (*Config, []Issue, error) {
+	p := newParser(daemon)
+	if err := p.scan(name, r); err != nil {
+		return nil, nil, err
 	}
-	all := p.issues.all()
-	for _, i := range found {
-		p.doubt(i.Severity == Error)
-	}
-	slices.SortStableFunc(all, func(a, b Issue) int { return a.Line - b.Line })
-	return p.cfg, all, nil
+	cfg, issues := p.parse()
+	return cfg, issues, nil
 }
 
 // defaults is the configuration of an empty file.
@@ -177,9 +197,122 @@ func defaults(daemon Daemon) *Config {
 type parser struct {
 	cfg    *Config
 	issues issues
-	last   map[*option]Item // the one that counts, of options with one value
-	silent string           // section that was complained of as a whole
-	seen   map[tid.TID]int  // controllers, and the lines they are in
+	files  []string // in the order in which they were read
+	items  []Item
+	// readFile reads a value that is in a file of its own.
+	readFile func(path string) (string, error)
+
+	last   map[*option]Item  // the one that counts, of options with one value
+	old    map[*option]Item  // likewise, in a place that the option had once
+	silent string            // section that was complained of as a whole
+	seen   map[tid.TID]Place // controllers, and the lines they are in
+}
+
+func newParser(daemon Daemon) *parser {
+	return &parser{
+		cfg:  defaults(daemon),
+		last: make(map[*option]Item),
+		old:  make(map[*option]Item),
+		seen: make(map[tid.TID]Place),
+		readFile: func(path string) (string, error) {
+			return "", fmt.Errorf("%s is not read", path)
+		},
+	}
+}
+
+func (p *parser) load(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return p.scan(path, f)
+}
+
+func (p *parser) scan(name string, r io.Reader) error {
+	items, found, err := Scan(name, r)
+	if err != nil {
+		return err
+	}
+	p.files = append(p.files, name)
+	p.items = append(p.items, items...)
+	for _, i := range found {
+		p.issues.add(i)
+		p.doubt(i.Severity == Error)
+	}
+	return nil
+}
+
+// unread notes that a file beside the main one cannot be read. What it has to
+// say is not known, which is no reason to stop.
+func (p *parser) unread(path string, err error) {
+	p.files = append(p.files, path)
+	p.doubt(true)
+	p.issues.add(Issue{Place: Place{File: path}, Severity: Error, Problem: err.Error(), Cause: err, Used: "the configuration goes without it, and takes nothing away"})
+}
+
+// parse makes the configuration of all items.
+func (p *parser) parse() (*Config, []Issue) {
+	// Single values first: controllers start from what [Global] says, wherever
+	// it stands. Then what controllers start from besides.
+	lists := make(map[*option][]Item)
+	for _, it := range p.items {
+		if it.Bare {
+			continue
+		}
+		switch opt, old := p.lookup(&it); {
+		case opt == nil:
+		case opt.list:
+			lists[opt] = append(lists[opt], it)
+		case old:
+			latest(p.old, opt, it)
+		default:
+			latest(p.last, opt, it)
+		}
+	}
+	for i := range options {
+		opt := &options[i]
+		p.settle(opt)
+		for _, it := range lists[opt] {
+			if it.Value != "" {
+				lines[opt.name](p, it)
+			}
+		}
+	}
+	if p.cfg.Params.contradictory() {
+		it := p.last[paramOption("concat")]
+		p.issues.add(Issue{Place: it.Place, Severity: Warning, Text: it.Key + " = " + it.Value, Problem: tlsOrConcat, Used: noSuchConnection})
+	}
+	all := p.issues.all()
+	slices.SortStableFunc(all, func(a, b Issue) int {
+		return cmp.Or(slices.Index(p.files, a.File)-slices.Index(p.files, b.File), a.Line-b.Line)
+	})
+	return p.cfg, all
+}
+
+// latest notes the value of an option, of which the last one counts. As for
+// Python, there is nothing behind a value but another value.
+func latest(values map[*option]Item, opt *option, it Item) {
+	if _, given := values[opt]; !given || it.Value != "" {
+		values[opt] = it
+	}
+}
+
+// settle gives an option the value that counts of those the files have.
+func (p *parser) settle(opt *option) {
+	it, given := p.last[opt]
+	if former, ok := p.old[opt]; ok {
+		used := "taken as that"
+		if given {
+			used = "line ignored, as that one is given, too"
+		} else {
+			it, given = former, true
+		}
+		p.moved(former, former.Key, used)
+	}
+	if given {
+		p.set(opt, it)
+	}
 }
 
 // doubt notes that a line was ignored that may have been about a controller:
@@ -187,40 +320,60 @@ type parser struct {
 func (p *parser) doubt(yes bool) { p.cfg.Doubtful = p.cfg.Doubtful || yes }
 
 // lookup finds the option that an item is about, and gives the item the place
-// that the option has today. It complains of what the daemon does not have,
-// and returns nil.
-func (p *parser) lookup(it *Item) *option {
+// that the option has today; old says that it had another. It complains of what
+// the daemon does not have, and returns nil.
+func (p *parser) lookup(it *Item) (opt *option, old bool) {
 	if it.Key == "" {
 		p.checkSection(*it)
-		return nil
+		return nil, false
 	}
 	if it.Section == p.silent {
-		return nil
+		return nil, false
 	}
 	written := it.Key
-	now, old := moved[place{it.Section, it.Key}]
+	now, old := formerly[place{it.Section, it.Key}]
 	if old {
 		it.Section, it.Key = now.section, now.key
 	}
 	opt, other := find(p.cfg.Daemon, place{it.Section, it.Key})
-	i := Issue{Line: it.Line, Severity: Error, Text: written, Used: "line ignored"}
+	i := Issue{Place: it.Place, Severity: Error, Text: written, Used: "line ignored"}
 	switch {
 	case it.Continued: // said where the option began
 		p.doubt(opt == nil)
-		return opt
+		return opt, old
 	case opt == nil && other:
 		i.Problem = fmt.Sprintf("not an option of %s, only of the other daemon", p.cfg.Daemon)
+	case opt == nil && gone[it.Key] != "":
+		i.Problem = "this option is no more: " + gone[it.Key]
 	case opt == nil:
-		i.Problem = fmt.Sprintf("no such option in [%s]%s", it.Section, suggest(it.Key, keysOf(p.cfg.Daemon, it.Section)))
-		p.doubt(it.Section == controllers || it.Key == "controller")
-	case old:
-		i.Severity, i.Used = Warning, "taken as that"
-		i.Problem = fmt.Sprintf("the option is %s in [%s] now", it.Key, it.Section)
+		i.Problem = fmt.Sprintf("no such option in [%s]%s", it.Section, p.suggestOption(it))
+		p.doubt(it.Section == controllers || lines[it.Key] != nil)
+	case old && opt.list:
+		p.moved(*it, written, "taken as that")
+		return opt, old
 	default:
-		return opt
+		return opt, old
 	}
 	p.issues.add(i)
-	return opt
+	return nil, false
+}
+
+// moved complains of an option that is in a place that it had once.
+func (p *parser) moved(it Item, written, used string) {
+	p.issues.add(Issue{
+		Place: it.Place, Severity: Warning, Text: written,
+		Problem: fmt.Sprintf("the option is %s in [%s] now", it.Key, it.Section), Used: used,
+	})
+}
+
+// suggestOption says what an option that does not exist was probably meant to be.
+func (p *parser) suggestOption(it *Item) string {
+	for _, section := range sectionsOf(p.cfg.Daemon) {
+		if opt, _ := find(p.cfg.Daemon, place{section, it.Key}); opt != nil {
+			return fmt.Sprintf(", it belongs into [%s]", section)
+		}
+	}
+	return suggest(it.Key, keysOf(p.cfg.Daemon, it.Section))
 }
 
 func (p *parser) checkSection(it Item) {
@@ -236,16 +389,16 @@ func (p *parser) checkSection(it Item) {
 	} else {
 		p.doubt(true)
 	}
-	p.issues.add(Issue{Line: it.Line, Severity: Error, Text: "[" + it.Section + "]", Problem: problem, Used: "the whole section is ignored"})
+	p.issues.add(Issue{Place: it.Place, Severity: Error, Text: "[" + it.Section + "]", Problem: problem, Used: "the whole section is ignored"})
 }
 
-// set gives an option its value, or says why it keeps its default.
+// set gives an option its value, or says what it has instead.
 func (p *parser) set(opt *option, it Item) {
-	if err := opt.set(p.cfg, it.Value); err != nil {
-		i := Issue{
-			Line: it.Line, Severity: Warning, Text: it.Key + " = " + it.Value,
-			Problem: err.Error(), Allowed: opt.allowed,
-			Used: "using " + opt.used(p.cfg),
+	i := Issue{Place: it.Place, Text: it.Key + " = " + it.Value}
+	if err := p.assign(opt, p.cfg, it.Value); err != nil {
+		i.Severity, i.Problem, i.Allowed, i.Used, i.Cause = Warning, err.Error(), opt.allowed, opt.used(p.cfg), err
+		if commented(it.Value) {
+			i.Problem += noComment
 		}
 		if it.Continued {
 			i.Problem += " (being indented, the line continues the option above)"
@@ -255,9 +408,20 @@ func (p *parser) set(opt *option, it Item) {
 		return
 	}
 	if opt.unbuilt != nil && opt.unbuilt(p.cfg) {
-		p.issues.add(Issue{
-			Line: it.Line, Severity: Note, Text: it.Key + " = " + it.Value,
-			Problem: "accepted, has no effect in this version",
-		})
+		i.Problem = "accepted, has no effect in this version"
+		p.issues.add(i)
 	}
+}
+
+// assign is option.set for a value that may be in a file of its own.
+func (p *parser) assign(opt *option, c *Config, value string) error {
+	path, isFile := strings.CutPrefix(value, FilePrefix)
+	if !isFile || !opt.file {
+		return opt.set(c, value)
+	}
+	text, err := p.readFile(path)
+	if e := opt.set(c, text); err == nil {
+		err = e
+	}
+	return err
 }

@@ -3,22 +3,20 @@ package conf
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/nvme-stas/stas/internal/tid"
-	"github.com/nvme-stas/stas/pkg/fabrics"
 	"github.com/nvme-stas/stas/pkg/nvme"
 )
 
 // Controller is what a controller= line asks for.
 type Controller struct {
+	Place
 	// ID identifies the controller; an empty HostNQN stands for the host's.
-	ID               tid.TID
-	Params           Params // of [Global], as changed by the line
-	DHChapSecret     fabrics.Secret
-	DHChapCtrlSecret fabrics.Secret
-	Line             int
+	ID     tid.TID
+	Params Params // of [Config.ParamsFor], as changed by the line
 }
 
 // TID completes the identity with the host NQN, and without the interface if
@@ -30,7 +28,7 @@ func (c Controller) TID(hostNQN string, ignoreIface bool) (tid.TID, error) {
 		id.HostIface = ""
 	}
 	if err := id.Validate(); err != nil {
-		return tid.TID{}, fmt.Errorf("controller of line %d: %w", c.Line, err)
+		return tid.TID{}, fmt.Errorf("the controller of %s: %w", c.Place, err)
 	}
 	return id, nil
 }
@@ -46,13 +44,13 @@ var idFields = map[string]func(*tid.TID) *string{
 	"host-nqn":    func(t *tid.TID) *string { return &t.HostNQN },
 }
 
-var secretFields = map[string]func(*Controller) *fabrics.Secret{
-	"dhchap-secret":      func(c *Controller) *fabrics.Secret { return &c.DHChapSecret },
-	"dhchap-ctrl-secret": func(c *Controller) *fabrics.Secret { return &c.DHChapCtrlSecret },
-}
+// idNames has the names of these fields, as they may be written.
+var idNames = append(slices.Sorted(maps.Keys(idFields)), "nqn")
 
-// field is one "name=value" of a controller= or exclude= line.
+// field is one "name=value" of a line.
 type field struct{ name, value string }
+
+func (f field) String() string { return f.name + "=" + f.value }
 
 // fields takes a line apart at the semicolons, and each field at its first
 // "=". The last of several fields of one name counts, and "nqn" is the better
@@ -93,108 +91,146 @@ func fields(value string) (fs []field, bad []string) {
 // hint says what may have gone wrong with a value that cannot be right.
 func hint(value string) string {
 	switch {
-	case strings.Contains(value, " #"):
-		return " (comments have lines of their own)"
+	case commented(value):
+		return noComment
 	case strings.Contains(value, ","):
 		return " (fields are separated by \";\", not by \",\")"
 	}
 	return ""
 }
 
+const inGlobal = "[" + global + "]"
+
+// commented reports whether a value seems to have a comment behind it.
+func commented(value string) bool { return strings.Contains(value, " #") }
+
+const noComment = " (comments have lines of their own)"
+
+// line is one line that is made of fields.
+type line struct {
+	parser *parser
+	Item
+	// precious says that whatever is ignored of the line leaves it in doubt
+	// which controllers are wanted.
+	precious bool
+	base     string // where parameters come from that the line does not set
+}
+
+// complain notes what is wrong. A line that continues another may have been
+// meant to be anything.
+func (l line) complain(s Severity, text, problem, used string) {
+	l.parser.doubt(s == Error && (l.precious || l.Continued))
+	l.parser.issues.add(Issue{Place: l.Place, Severity: s, Text: text, Problem: problem, Used: used})
+}
+
+// fields takes the line apart, unless something in it is no field.
+func (l line) fields(ignored string) (fs []field, ok bool) {
+	fs, bad := fields(l.Value)
+	if len(bad) > 0 {
+		l.noField(bad[0], ignored)
+	}
+	return fs, len(bad) == 0
+}
+
+func (l line) noField(text, used string) {
+	l.complain(Error, text, "no \"=\": a field has the form name=value"+hint(text), used)
+}
+
+// param takes a field that is to be a parameter of connections. If it is
+// something else, the complaint begins with problem, and known has the names
+// of what it might be besides.
+func (l line) param(to *Params, f field, problem string, known []string) {
+	daemon := l.parser.cfg.Daemon
+	opt := paramOption(f.name)
+	if opt == nil {
+		if o, other := find(daemon, place{global, f.name}); o != nil || other {
+			l.complain(Warning, f.String(), "this can be set for all controllers only, in [Global]", "field ignored")
+			return
+		}
+		l.complain(Error, f.name, problem+suggest(f.name, append(paramNames(daemon), known...)), "field ignored")
+		return
+	}
+	if _, ok := opt.def(daemon); !ok {
+		l.complain(Warning, f.String(), "discovery controllers do not have this parameter", "field ignored")
+		return
+	}
+	c := &Config{Params: *to}
+	if err := l.parser.assign(opt, c, f.value); err != nil {
+		l.parser.issues.add(Issue{
+			Place: l.Place, Severity: Warning, Text: f.String(), Problem: err.Error() + hint(f.value),
+			Allowed: opt.allowed, Used: opt.usedFor("the value of " + l.base), Cause: err,
+		})
+	}
+	*to = c.Params
+}
+
+// contradiction complains of parameters that exclude each other, unless it was
+// said already.
+func (l line) contradiction(p, said Params) {
+	if p.contradictory() && !said.contradictory() {
+		l.complain(Warning, l.Value, tlsOrConcat, noSuchConnection)
+	}
+}
+
 // controller takes one controller= line.
 func (p *parser) controller(it Item) {
 	const ignored = "controller ignored"
-	complain := func(s Severity, text, problem, allowed, used string) {
-		p.doubt(s == Error)
-		p.issues.add(Issue{Line: it.Line, Severity: s, Text: text, Problem: problem, Allowed: allowed, Used: used})
-	}
-	c := Controller{Params: p.cfg.Params, Line: it.Line}
+	l := line{parser: p, Item: it, precious: true, base: inGlobal}
 	fs, bad := fields(it.Value)
 	for _, b := range bad {
-		complain(Error, b, "no \"=\": a field has the form name=value"+hint(b), "", "field ignored")
+		l.noField(b, "field ignored")
 	}
+	c := Controller{Place: it.Place}
+	var params []field
 	for _, f := range fs {
-		text := f.name + "=" + f.value
 		if at, ok := idFields[f.name]; ok {
 			*at(&c.ID) = f.value
-			continue
+		} else {
+			params = append(params, f)
 		}
-		if at, ok := secretFields[f.name]; ok {
-			if !isSecret(f.value) {
-				// Without it the connection would be less safe than asked for.
-				complain(Error, text, "not a DH-HMAC-CHAP key", "DHHC-1:…:…:", ignored)
-				return
-			}
-			*at(&c) = fabrics.NewSecret(f.value)
-			if p.cfg.Daemon == Stafd {
-				complain(Note, text, "accepted, has no effect in this version", "", "")
-			}
-			continue
-		}
-		p.override(&c, f, text, complain)
 	}
 	if p.cfg.Daemon == Stafd {
 		c.ID.SubsysNQN = cmp.Or(c.ID.SubsysNQN, nvme.WellKnownDiscoveryNQN)
 	}
 	c.ID = tid.New(c.ID)
 
-	// The host NQN is not known here; any will do to check the rest.
+	// The host NQN is not known here; any will do.
 	id := c.ID
 	id.HostNQN = cmp.Or(id.HostNQN, nvme.WellKnownDiscoveryNQN)
+	if p.cfg.IgnoreIface {
+		id.HostIface = ""
+	}
+	base := p.cfg.Params
+	if s := p.cfg.subsystemOf(id); s != nil {
+		base, l.base = s.Params, s.Place.String()
+	}
+	c.Params = base
+	for _, f := range params {
+		l.param(&c.Params, f, "no such field", idNames)
+	}
+	l.contradiction(c.Params, base)
 	if err := id.Validate(); err != nil {
-		complain(Error, it.Value, err.Error()+hint(it.Value), "", ignored)
+		l.complain(Error, it.Value, err.Error()+hint(it.Value), ignored)
 		return
 	}
 	if c.ID.Transport == tid.FC && c.ID.HostTrAddr == "" {
-		complain(Warning, it.Value, "the kernel makes no fc connection without host-traddr", "", "")
+		l.complain(Warning, it.Value, "the kernel makes no fc connection without host-traddr", "")
 	}
-	if line, ok := p.seen[c.ID]; ok {
-		complain(Warning, it.Value, fmt.Sprintf("the same controller as in line %d", line), "", "that one counts")
+	if at, ok := p.seen[c.ID]; ok {
+		l.complain(Warning, it.Value, "the same controller as in "+at.String(), "that one counts")
 		return
 	}
-	p.seen[c.ID] = c.Line
+	p.seen[c.ID] = c.Place
 	p.cfg.Controllers = append(p.cfg.Controllers, c)
 }
 
-// override takes a field that has the name of an option of [Global].
-func (p *parser) override(c *Controller, f field, text string, complain func(s Severity, text, problem, allowed, used string)) {
-	opt := paramOption(f.name)
-	if opt == nil {
-		if o, other := find(p.cfg.Daemon, place{global, f.name}); o != nil || other {
-			complain(Warning, text, "this can be set for all controllers only, in [Global]", "", "field ignored")
-			return
-		}
-		complain(Error, f.name, "no such field"+suggest(f.name, fieldNames()), "", "field ignored")
-		return
-	}
-	if _, ok := opt.def(p.cfg.Daemon); !ok {
-		complain(Warning, text, "discovery controllers have no I/O queues", "", "field ignored")
-		return
-	}
-	if err := opt.param(&c.Params, f.value); err != nil {
-		complain(Warning, text, err.Error()+hint(f.value), opt.allowed, "using the value of [Global]")
-	}
-}
-
-func fieldNames() []string {
-	names := []string{"nqn"}
-	for name := range idFields {
-		names = append(names, name)
-	}
-	for name := range secretFields {
-		names = append(names, name)
-	}
-	for _, o := range options {
-		if o.param != nil {
-			names = append(names, o.name)
+// paramNames lists the fields that are parameters of connections.
+func paramNames(d Daemon) []string {
+	var names []string
+	for i := range options {
+		if _, ok := options[i].def(d); ok && options[i].param != nil {
+			names = append(names, options[i].name)
 		}
 	}
-	slices.Sort(names)
 	return names
-}
-
-// isSecret checks the form of a key; the kernel checks the rest
-// (drivers/nvme/host/fabrics.c, NVMF_OPT_DHCHAP_SECRET).
-func isSecret(s string) bool {
-	return strings.HasPrefix(s, "DHHC-1:") && len(s) >= len("DHHC-1:00:x") && !strings.ContainsAny(s, ", \t")
 }

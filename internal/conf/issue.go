@@ -23,22 +23,39 @@ func (s Severity) String() string {
 	return [...]string{"note", "warning", "error"}[s]
 }
 
+// Place is a line of a file.
+type Place struct {
+	File string
+	Line int // from 1; 0 is the file as a whole
+}
+
+func (p Place) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return fmt.Sprintf("%s:%d", p.File, p.Line)
+}
+
 // Issue is a complaint about one place of a configuration file that does not
 // keep the rest from being used. It never contains a secret.
 type Issue struct {
-	File     string
-	Line     int
+	Place
 	Severity Severity
-	Text     string // what the file says
+	Text     string // what the file says; "" if it is about the whole file
 	Problem  string // what is wrong with it
 	Allowed  string // what could stand there; "" if Problem says so
 	Used     string // what happens instead
+	Cause    error  // what kept a file from being read, if that is the problem
 }
 
 // String is the issue as one line that begins with FILE:LINE.
 func (i Issue) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s:%d: %q: %s", i.File, i.Line, i.Text, i.Problem)
+	b.WriteString(i.Place.String() + ": ")
+	if i.Text != "" {
+		fmt.Fprintf(&b, "%q: ", i.Text)
+	}
+	b.WriteString(i.Problem)
 	if i.Allowed != "" {
 		fmt.Fprintf(&b, "; allowed: %s", i.Allowed)
 	}
@@ -51,14 +68,13 @@ func (i Issue) String() string {
 // SyntaxError is a line that makes the whole file unusable, because nobody can
 // tell what it and the lines after it were meant to be.
 type SyntaxError struct {
-	File    string
-	Line    int
+	Place
 	Text    string
 	Problem string
 }
 
 func (e *SyntaxError) Error() string {
-	return fmt.Sprintf("%s:%d: %q: %s; nothing of the file is used, correct this line", e.File, e.Line, e.Text, e.Problem)
+	return fmt.Sprintf("%s: %q: %s; nothing of the file is used, correct this line", e.Place, e.Text, e.Problem)
 }
 
 // maxText is how much of a line a complaint quotes, in bytes.
@@ -100,24 +116,22 @@ func redact(s string) string {
 	return s
 }
 
-// maxIssues bounds what one file can have the daemon complain of.
+// maxIssues bounds what the files can have the daemon complain of.
 const maxIssues = 200
 
-// issues collects the complaints about one file.
+// issues collects complaints.
 type issues struct {
-	file    string
 	list    []Issue
 	dropped int
-	last    int // line of the last one dropped
+	last    Place // of the last one dropped
 }
 
 func (s *issues) add(i Issue) {
 	if len(s.list) >= maxIssues {
 		s.dropped++
-		s.last = i.Line
+		s.last = i.Place
 		return
 	}
-	i.File = s.file
 	i.Text = excerpt(i.Text, maxText)
 	i.Problem = excerpt(i.Problem, 3*maxText) // it may quote values
 	s.list = append(s.list, i)
@@ -129,7 +143,7 @@ func (s *issues) all() []Issue {
 		return s.list
 	}
 	return append(s.list, Issue{
-		File: s.file, Line: s.last, Severity: Error, Text: "…",
+		Place: s.last, Severity: Error, Text: "…",
 		Problem: fmt.Sprintf("%d more complaints like the ones above", s.dropped),
 	})
 }

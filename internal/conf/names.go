@@ -20,16 +20,11 @@ func Options(d Daemon) []Option {
 	return list
 }
 
+// RuleFields lists the fields that an exclude=, include= or subsystem= line may
+// match controllers by.
+func RuleFields() []string { return ruleFields }
+
 // ControllerFields lists the fields that a controller= line may have.
 func ControllerFields(d Daemon) []string {
-	var names []string
-	for _, name := range fieldNames() {
-		if o := paramOption(name); o != nil {
-			if _, ok := o.def(d); !ok {
-				continue
-			}
-		}
-		names = append(names, name)
-	}
-	return names
+	return append(paramNames(d), idNames...)
 }

@@ -1,12 +1,15 @@
 package conf
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/nvme-stas/stas/pkg/fabrics"
 )
 
 // The sections.
@@ -26,10 +29,14 @@ type option struct {
 	stafd, stacd string
 	allowed      string
 	// One of these takes the value; a param may also stand in a controller=
-	// line.
+	// or subsystem= line.
 	assign func(*Config, string) error
 	param  func(*Params, string) error
-	list   bool // neither: every line counts, not only the last
+	list   bool // neither: every line counts, not only the last; see lines
+	// safe is what takes the place of a value that makes no sense, where the
+	// default would be less secure than what was asked for.
+	safe string
+	file bool // the value may be in a file of its own, after FilePrefix
 	// unbuilt reports whether what was set asks for something that this
 	// version does not do.
 	unbuilt func(*Config) bool
@@ -40,6 +47,8 @@ const unknown = "\x00"
 const (
 	trueFalse       = "true, false"
 	enabledDisabled = "enabled, disabled"
+	keySerial       = "the serial number of a key, as keyctl(1) shows it"
+	dhchapKey       = "DHHC-1:…:…:, or file:// and a path"
 )
 
 // options lists all of them in the order in which they take effect.
@@ -52,9 +61,18 @@ var options = []option{
 	{section: global, name: "queue-size", allowed: "16 to 1024", param: number(16, 1024, func(p *Params) **int { return &p.QueueSize })},
 	{section: global, name: "reconnect-delay", allowed: "seconds, 1 or more", param: number(1, math.MaxInt32, func(p *Params) **int { return &p.ReconnectDelay })},
 	{section: global, name: "ctrl-loss-tmo", stafd: "600", stacd: "600", allowed: "seconds, 0 or more, or -1 for ever", param: number(-1, math.MaxInt32, func(p *Params) **int { return &p.CtrlLossTMO })},
+	{section: global, name: "fast-io-fail-tmo", allowed: "seconds, 0 or more, or -1 for off", param: number(-1, math.MaxInt32, func(p *Params) **int { return &p.FastIOFailTMO })},
+	{section: global, name: "tos", allowed: "0 to 255", param: number(0, 255, func(p *Params) **int { return &p.TOS })},
 	{section: global, name: "nr-io-queues", stafd: unknown, allowed: "1 or more", param: number(1, math.MaxInt32, func(p *Params) **int { return &p.NrIOQueues })},
 	{section: global, name: "nr-write-queues", stafd: unknown, allowed: "1 or more", param: number(1, math.MaxInt32, func(p *Params) **int { return &p.NrWriteQueues })},
 	{section: global, name: "nr-poll-queues", stafd: unknown, allowed: "1 or more", param: number(1, math.MaxInt32, func(p *Params) **int { return &p.NrPollQueues })},
+	{section: global, name: "duplicate-connect", stafd: unknown, stacd: "false", allowed: trueFalse, param: boolean(func(p *Params) *bool { return &p.DuplicateConnect })},
+	{section: global, name: "tls", stafd: "false", stacd: "false", allowed: trueFalse, safe: "true", param: boolean(func(p *Params) *bool { return &p.TLS })},
+	{section: global, name: "concat", stafd: "false", stacd: "false", allowed: trueFalse, safe: "true", param: boolean(func(p *Params) *bool { return &p.Concat })},
+	{section: global, name: "keyring", allowed: keySerial, param: serial(func(p *Params) **int32 { return &p.Keyring })},
+	{section: global, name: "tls-key", allowed: keySerial, param: serial(func(p *Params) **int32 { return &p.TLSKey })},
+	{section: global, name: "dhchap-secret", allowed: dhchapKey, safe: unusable, file: true, param: keyText(func(p *Params) *fabrics.Secret { return &p.DHChapSecret })},
+	{section: global, name: "dhchap-ctrl-secret", allowed: dhchapKey, safe: unusable, file: true, param: keyText(func(p *Params) *fabrics.Secret { return &p.DHChapCtrlSecret })},
 	{section: global, name: "ignore-iface", stafd: "false", stacd: "false", allowed: trueFalse, assign: boolean(func(c *Config) *bool { return &c.IgnoreIface })},
 	{section: global, name: "ip-family", stafd: "ipv4+ipv6", stacd: "ipv4+ipv6", allowed: "ipv4, ipv6, ipv4+ipv6", assign: ipFamily},
 	{
@@ -74,7 +92,7 @@ var options = []option{
 	},
 	{
 		section: dcManagement, name: "zeroconf-connections-persistence", stafd: "72hours", stacd: unknown,
-		allowed: `a time such as "72hours", "3 days 5 hours" or seconds; 0: none, -1: for ever`,
+		allowed: `a time such as "72hours", "3 days 5 hours", "1:30:00" or seconds; 0: none, -1: for ever`,
 		assign:  persistence,
 		unbuilt: func(*Config) bool { return true },
 	},
@@ -96,16 +114,33 @@ var options = []option{
 		assign:  attemptsOnNCC,
 		unbuilt: func(c *Config) bool { return c.ConnectAttemptsOnNCC != 0 },
 	},
-	{section: controllers, name: "controller", list: true},
 	{section: controllers, name: "exclude", list: true},
+	{section: controllers, name: "include", list: true},
+	{section: controllers, name: "subsystem", list: true},
+	{section: controllers, name: "controller", list: true},
+}
+
+// lines has what takes a line of the options that are lists.
+var lines = map[string]func(*parser, Item){
+	"exclude":    (*parser).exclude,
+	"include":    (*parser).include,
+	"subsystem":  (*parser).subsystem,
+	"controller": (*parser).controller,
 }
 
 type place struct{ section, key string }
 
-// moved has the names of nvme-stas 1.x.
-var moved = map[place]place{
+// formerly has the places that options had in nvme-stas 1.x.
+var formerly = map[place]place{
 	{global, "persistent-connections"}: {dcManagement, "persistent-connections"},
 	{controllers, "blacklist"}:         {controllers, "exclude"},
+}
+
+// gone has options of former versions of nvme-stas, in whatever section, and
+// what to do without them.
+var gone = map[string]string{
+	"sticky-connections": "stacd.conf has disconnect-scope instead",
+	"udev-rule":          "udev rules are looked after without being asked",
 }
 
 // def is the option's default for a daemon; false if the daemon does not have
@@ -118,25 +153,47 @@ func (o *option) def(d Daemon) (string, bool) {
 	return text, text != unknown
 }
 
+// set takes a value. After an error the option is as it was, or safe.
 func (o *option) set(c *Config, value string) error {
-	if value == "" {
+	var err error
+	if o.param != nil {
+		err = o.setParam(&c.Params, value)
+	} else {
+		err = o.assign(c, value)
+	}
+	if err != nil && value == "" {
 		return errors.New("there is no value")
 	}
-	if o.param != nil {
-		return o.param(&c.Params, value)
+	return err
+}
+
+// setParam is set for the parameters of one connection.
+func (o *option) setParam(p *Params, value string) error {
+	err := o.param(p, value)
+	if err != nil && o.safe != "" {
+		_ = o.param(p, o.safe) // takes it, whatever it thinks of it
 	}
-	return o.assign(c, value)
+	return err
 }
 
 // used says in words what an option has whose value was refused.
 func (o *option) used(c *Config) string {
 	if o.name == "disconnect-trtypes" { // the one that may be right in parts
-		return strings.Join(c.DisconnectTrtypes, "+")
+		return "using " + strings.Join(c.DisconnectTrtypes, "+")
 	}
-	if def, _ := o.def(c.Daemon); def != "" {
-		return def
+	def, _ := o.def(c.Daemon)
+	return o.usedFor(cmp.Or(def, "the kernel's default"))
+}
+
+// usedFor is used where something else than the default is the base.
+func (o *option) usedFor(base string) string {
+	switch o.safe {
+	case "":
+		return "using " + base
+	case unusable:
+		return "no connection is made with it"
 	}
-	return "the kernel's default"
+	return "using " + o.safe
 }
 
 // find looks an option up; other says that only the other daemon has it.
@@ -194,10 +251,10 @@ func onOff(at func(*Config) *bool) func(*Config, string) error {
 
 func choice[T any](yes, no string, at func(*T) *bool) func(*T, string) error {
 	return func(t *T, value string) error {
-		switch {
-		case strings.EqualFold(value, yes):
+		switch strings.ToLower(value) {
+		case yes:
 			*at(t) = true
-		case strings.EqualFold(value, no):
+		case no:
 			*at(t) = false
 		default:
 			return fmt.Errorf("neither %s nor %s", yes, no)
@@ -216,6 +273,37 @@ func number(low, high int, at func(*Params) **int) func(*Params, string) error {
 			return errors.New("not a whole number")
 		}
 		*at(p) = &n
+		return nil
+	}
+}
+
+// serial takes the serial number of a key, in decimal or, after "0x", in
+// hexadecimal digits (keyrings(7), proc_keys(5)).
+func serial(at func(*Params) **int32) func(*Params, string) error {
+	return func(p *Params, value string) error {
+		digits, base := value, 10
+		if hex, ok := strings.CutPrefix(value, "0x"); ok {
+			digits, base = hex, 16
+		}
+		n, err := strconv.ParseInt(digits, base, 32)
+		if err != nil || n <= 0 {
+			return errors.New("not the serial number of a key")
+		}
+		*at(p) = new(int32(n))
+		return nil
+	}
+}
+
+// unusable takes the place of a key that is none: [fabrics.Options.Encode]
+// refuses it.
+const unusable = "unusable"
+
+func keyText(at func(*Params) *fabrics.Secret) func(*Params, string) error {
+	return func(p *Params, value string) error {
+		*at(p) = fabrics.NewSecret(value)
+		if !at(p).IsDHChapKey() {
+			return errors.New("not a DH-HMAC-CHAP key")
+		}
 		return nil
 	}
 }
@@ -284,42 +372,4 @@ func attemptsOnNCC(c *Config, value string) error {
 	}
 	c.ConnectAttemptsOnNCC = n
 	return nil
-}
-
-// suggest names what was probably meant, if that can be guessed.
-func suggest(word string, known []string) string {
-	best, dist := "", 2+len(word)/3
-	for _, k := range known {
-		if d := distance(strings.ToLower(strings.TrimSpace(word)), strings.ToLower(k)); d < dist {
-			best, dist = k, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(", did you mean %q?", best)
-}
-
-// distance is how many characters have to be changed, added or removed to get
-// from a to b (Levenshtein).
-func distance(a, b string) int {
-	if len(a) > maxText {
-		return len(a) // nobody's typo
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			d := diagonal
-			if a[i] != b[j] {
-				d = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], d
-		}
-	}
-	return row[len(b)]
 }

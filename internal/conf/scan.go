@@ -11,7 +11,7 @@ import (
 // Item is one line of a configuration file that says something: a section
 // header, an option, or a further line of an option's value.
 type Item struct {
-	Line    int
+	Place
 	Section string
 	Key     string // lower case; empty for a section header
 	Value   string
@@ -35,8 +35,9 @@ const maxFile = 1 << 20
 //   - a line indented deeper than its option is one more value of it;
 //   - there is no quoting and no interpolation.
 //
-// The name is that of the file, for complaints. A *[SyntaxError] is about the
-// whole file.
+// Empty lines, which configparser counts as empty values in some places, are
+// no items, nor are the values behind them changed by that. The name is that of
+// the file, for complaints. A *[SyntaxError] is about the whole file.
 func Scan(name string, r io.Reader) ([]Item, []Issue, error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxFile+1))
 	if err != nil {
@@ -45,14 +46,14 @@ func Scan(name string, r io.Reader) ([]Item, []Issue, error) {
 	if len(text) > maxFile {
 		return nil, nil, fmt.Errorf("%s is larger than %d bytes: this cannot be a configuration file", name, maxFile)
 	}
-	s := scanner{issues: issues{file: name}}
+	s := scanner{at: Place{File: name}}
 	lines := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(text))
 	if rest, ok := strings.CutPrefix(lines, "\uFEFF"); ok {
 		lines = rest
-		s.issues.add(Issue{Line: 1, Severity: Note, Text: "\uFEFF", Problem: "the file begins with a byte order mark", Used: "skipped"})
+		s.issues.add(Issue{Place: Place{name, 1}, Severity: Note, Text: "\uFEFF", Problem: "the file begins with a byte order mark", Used: "skipped"})
 	}
 	for line := range strings.SplitSeq(lines, "\n") {
-		s.line++
+		s.at.Line++
 		if err := s.scan(line); err != nil {
 			return nil, nil, err
 		}
@@ -63,15 +64,20 @@ func Scan(name string, r io.Reader) ([]Item, []Issue, error) {
 type scanner struct {
 	items   []Item
 	issues  issues
-	line    int
+	at      Place
 	section string
 	inside  bool // a section has begun
 	key     string
-	indent  int // of the line that key is on
+	indent  int // of the line that key is on, in characters
 }
 
+// isSpace is what Python takes for white space.
+func isSpace(r rune) bool { return unicode.IsSpace(r) || 0x1c <= r && r <= 0x1f }
+
+func trim(s string) string { return strings.TrimFunc(s, isSpace) }
+
 func (s *scanner) scan(line string) error {
-	text := strings.TrimSpace(line)
+	text := trim(line)
 	if text == "" || text[0] == '#' || text[0] == ';' {
 		return nil
 	}
@@ -80,13 +86,13 @@ func (s *scanner) scan(line string) error {
 		if header {
 			return s.broken(text, "a section name has to be UTF-8 text")
 		}
-		s.issues.add(Issue{Line: s.line, Severity: Error, Text: text, Problem: "not UTF-8 text", Used: "line ignored"})
+		s.issues.add(Issue{Place: s.at, Severity: Error, Text: text, Problem: "not UTF-8 text", Used: "line ignored"})
 		return nil
 	}
 
-	indent := len(line) - len(strings.TrimLeftFunc(line, unicode.IsSpace))
+	indent := utf8.RuneCountInString(line) - utf8.RuneCountInString(strings.TrimLeftFunc(line, isSpace))
 	if s.key != "" && indent > s.indent {
-		s.items = append(s.items, Item{Line: s.line, Section: s.section, Key: s.key, Value: text, Continued: true})
+		s.items = append(s.items, Item{Place: s.at, Section: s.section, Key: s.key, Value: text, Continued: true})
 		return nil
 	}
 	s.indent = indent
@@ -97,34 +103,35 @@ func (s *scanner) scan(line string) error {
 		return s.broken(text, "this stands before the first [Section]")
 	}
 	key, value, ok := strings.Cut(text, "=")
-	key = strings.ToLower(strings.TrimSpace(key))
+	key = strings.ToLower(trim(key))
 	if key == "" {
 		return s.broken(text, "there is no name before the \"=\"")
 	}
 	s.key = key
 	if !ok {
-		s.issues.add(Issue{Line: s.line, Severity: Error, Text: text, Problem: "no \"=\": an option has the form name = value", Used: "line ignored"})
+		s.issues.add(Issue{Place: s.at, Severity: Error, Text: text, Problem: "no \"=\": an option has the form name = value", Used: "line ignored"})
 	}
-	s.items = append(s.items, Item{Line: s.line, Section: s.section, Key: key, Value: strings.TrimSpace(value), Bare: !ok})
+	s.items = append(s.items, Item{Place: s.at, Section: s.section, Key: key, Value: trim(value), Bare: !ok})
 	return nil
 }
 
 func (s *scanner) header(text string) error {
-	name, rest, ok := strings.Cut(text[1:], "]")
-	if !ok {
+	end := strings.LastIndexByte(text, ']')
+	if end < 0 {
 		return s.broken(text, "the section name has no closing \"]\"")
 	}
+	name, rest := text[1:end], text[end+1:]
 	if name == "" {
 		return s.broken(text, "the section has no name")
 	}
 	if rest != "" {
-		s.issues.add(Issue{Line: s.line, Severity: Warning, Text: text, Problem: "there is text behind the section name", Used: "text ignored"})
+		s.issues.add(Issue{Place: s.at, Severity: Warning, Text: text, Problem: "there is text behind the section name", Used: "text ignored"})
 	}
 	s.section, s.inside, s.key = name, true, ""
-	s.items = append(s.items, Item{Line: s.line, Section: name})
+	s.items = append(s.items, Item{Place: s.at, Section: name})
 	return nil
 }
 
 func (s *scanner) broken(text, problem string) error {
-	return &SyntaxError{File: s.issues.file, Line: s.line, Text: excerpt(text, maxText), Problem: problem}
+	return &SyntaxError{Place: s.at, Text: excerpt(text, maxText), Problem: problem}
 }

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+
+	"github.com/nvme-stas/stas/internal/conf"
 )
 
 // uuidPrefix makes an NQN of a UUID (Base 4.7).
@@ -33,12 +35,12 @@ var DefaultSources = Sources{
 // NewNQN makes a host NQN from the first source that has something to offer.
 // If none has, it is a random one, and random says so.
 func NewNQN(s Sources) (nqn string, random bool, err error) {
-	if text, err := firstLine(s.MachineID); err == nil && len(text) >= 32 {
+	if text, err := conf.FirstLine(s.MachineID); err == nil && len(text) >= 32 {
 		if id, err := hex.DecodeString(text[:32]); err == nil {
 			return uuidPrefix + machineUUID(id), false, nil
 		}
 	}
-	text, err := firstLine(s.ProductUUID)
+	text, err := conf.FirstLine(s.ProductUUID)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		// Somebody with more rights would get another result.
@@ -48,7 +50,7 @@ func NewNQN(s Sources) (nqn string, random bool, err error) {
 			return uuidPrefix + swapped(uuid), false, nil
 		}
 	}
-	if text, err := firstLine(s.PartitionUUID); err == nil && len(text) >= 36 {
+	if text, err := conf.FirstLine(s.PartitionUUID); err == nil && len(text) >= 36 {
 		if uuid, err := CheckUUID(text[:36]); err == nil {
 			return uuidPrefix + uuid, false, nil
 		}

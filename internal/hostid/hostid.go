@@ -4,13 +4,12 @@
 package hostid
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/nvme-stas/stas/internal/conf"
@@ -24,22 +23,67 @@ type Identity struct {
 	ID      string         // UUID, lower case
 	Key     fabrics.Secret // DH-HMAC-CHAP key, if any
 	SymName string         // for people to read, if any
+
+	inUse []Pair
+}
+
+// Pair is a host NQN and the host ID that goes with it, as something besides
+// the files has them.
+type Pair struct {
+	NQN, ID string
+	From    string // what has them, for people: "nvme0", "the boot table NBFT"
+	// InUse says that the kernel has a connection under this pair. As long as
+	// it has, it takes neither of the two with another partner (EINVAL;
+	// drivers/nvme/host/fabrics.c, nvmf_host_add, since Linux 6.5).
+	InUse bool
 }
 
 // IDFor is the host ID that goes with a host NQN. Linux allows one host ID for
 // each host NQN and the other way round, so that an NQN that is not the host's
-// own needs another ID: the UUID in it, or one derived from it.
+// own needs another ID: the one under which it is connected already, the UUID
+// in it, or one derived from it.
 func (i Identity) IDFor(nqn string) string {
 	if nqn == i.NQN {
 		return i.ID
 	}
+	if p, ok := find(i.inUse, func(p Pair) bool { return p.NQN == nqn }); ok {
+		return p.ID
+	}
+	taken := func(uuid string) bool {
+		_, ok := find(i.inUse, func(p Pair) bool { return p.ID == uuid })
+		return ok || uuid == i.ID
+	}
+	return derivedID(nqn, taken)
+}
+
+// derivedID makes a host ID of a host NQN, always the same unless it is taken.
+func derivedID(nqn string, taken func(uuid string) bool) string {
 	if _, text, ok := strings.Cut(nqn, ":uuid:"); ok {
-		if uuid, err := CheckUUID(text); err == nil {
+		if uuid, err := CheckUUID(text); err == nil && !taken(uuid) {
 			return uuid
 		}
 	}
 	sum := sha256.Sum256([]byte(nqn))
 	return version4(sum[:16])
+}
+
+// usable are the pairs that can be used, with IDs in their one spelling.
+func usable(pairs []Pair) (good []Pair) {
+	for _, p := range pairs {
+		uuid, err := CheckUUID(p.ID)
+		if err == nil && nvme.CheckNQN(p.NQN) == nil {
+			p.ID = uuid
+			good = append(good, p)
+		}
+	}
+	return good
+}
+
+func find(pairs []Pair, match func(Pair) bool) (Pair, bool) {
+	if i := slices.IndexFunc(pairs, match); i >= 0 {
+		return pairs[i], true
+	}
+	return Pair{}, false
 }
 
 // Paths says where an identity is read from.
@@ -69,36 +113,87 @@ const (
 )
 
 // FilePrefix begins a value of sys.conf that is in a file of its own.
-const FilePrefix = "file://"
+const FilePrefix = conf.FilePrefix
 
-// Load reads the identity. Without a valid NQN and ID there is none, and the
+// Load reads the identity. The files come first; a host that has no host NQN
+// there takes the first of the others, in full, and one that has no host ID
+// that of its NQN. Without a valid NQN and ID there is no identity, and the
 // error says what to do about it.
-func Load(paths Paths) (Identity, []conf.Issue, error) {
+func Load(paths Paths, others ...Pair) (Identity, []conf.Issue, error) {
 	sys, err := readSysConf(paths.SysConf)
 	if err != nil {
 		return Identity{}, nil, err
 	}
-	nqn, err := sys.mandatory("host NQN", KeyNQN, paths.NQN, "hostnqn")
-	if err == nil {
-		err = nvme.CheckNQN(nqn.text)
+	// What the kernel shows need not be what is needed here.
+	others = usable(others)
+	id := Identity{inUse: slices.DeleteFunc(slices.Clone(others), func(p Pair) bool { return !p.InUse })}
+	id.NQN, id.ID, err = sys.nqn(paths.NQN, others)
+	if err == nil && id.ID == "" {
+		id.ID, err = sys.id(paths.ID, id.NQN, others)
 	}
 	if err != nil {
-		return Identity{}, sys.issues, nqn.blame(err)
+		return Identity{}, sys.issues, err
 	}
-	id, err := sys.mandatory("host ID", KeyID, paths.ID, "hostid")
+	id.ID = sys.pair(id)
+	id.Key = fabrics.NewSecret(conf.FirstWord(sys.optional(KeyKey, paths.Key)))
+	if id.Key != (fabrics.Secret{}) && !id.Key.IsDHChapKey() {
+		sys.complain(sys.host[KeyKey], KeyKey, "not a DH-HMAC-CHAP key (DHHC-1:…:…:)", "there is none")
+		id.Key = fabrics.Secret{}
+	}
+	id.SymName = sys.optional(KeySymName, "")
+	return id, sys.issues, nil
+}
+
+// nqn finds the host NQN, and the host ID with it if neither is from the files.
+func (s *sysConf) nqn(defaultPath string, others []Pair) (nqn, id string, err error) {
+	v, err := s.mandatory("host NQN", KeyNQN, defaultPath, "hostnqn")
+	if _, ok := errors.AsType[*missingError](err); ok && len(others) > 0 {
+		s.complain(conf.Item{Place: conf.Place{File: v.place}}, "", err.Error(), fmt.Sprintf("using %s, the one of %s", others[0].NQN, others[0].From))
+		return others[0].NQN, others[0].ID, nil
+	}
+	if err == nil {
+		err = nvme.CheckNQN(v.text)
+	}
+	return v.text, "", v.blame(err)
+}
+
+// id finds the host ID that goes with the host NQN.
+func (s *sysConf) id(defaultPath, nqn string, others []Pair) (string, error) {
+	v, err := s.mandatory("host ID", KeyID, defaultPath, "hostid")
+	p, known := find(others, func(p Pair) bool { return p.NQN == nqn })
+	if _, ok := errors.AsType[*missingError](err); ok && known {
+		s.complain(conf.Item{Place: conf.Place{File: v.place}}, "", err.Error(), fmt.Sprintf("using %s, the one that goes with the host NQN in %s", p.ID, p.From))
+		return p.ID, nil
+	}
 	var uuid string
 	if err == nil {
-		uuid, err = CheckUUID(id.text)
+		uuid, err = CheckUUID(v.text)
 	}
-	if err != nil {
-		return Identity{}, sys.issues, id.blame(err)
+	return uuid, v.blame(err)
+}
+
+// pair checks host NQN and host ID against those under which the kernel has
+// connections: of what does not fit it makes no connection. It returns the host
+// ID that does.
+func (s *sysConf) pair(id Identity) string {
+	own, connected := find(id.inUse, func(p Pair) bool { return p.NQN == id.NQN })
+	if _, same := find(id.inUse, func(p Pair) bool { return p.NQN == id.NQN && p.ID == id.ID }); same {
+		return id.ID
 	}
-	return Identity{
-		NQN:     nqn.text,
-		ID:      uuid,
-		Key:     fabrics.NewSecret(firstWord(sys.optional(KeyKey, paths.Key))),
-		SymName: sys.optional(KeySymName, ""),
-	}, sys.issues, nil
+	other, taken := find(id.inUse, func(p Pair) bool { return p.ID == id.ID })
+	var used, problem string
+	switch {
+	case connected:
+		used = own.ID
+		problem = fmt.Sprintf("%s is connected under the host NQN %s with another host ID, and the kernel makes no connection with two", own.From, id.NQN)
+	case taken:
+		used = derivedID(id.NQN, func(uuid string) bool { return uuid == id.ID })
+		problem = fmt.Sprintf("%s is connected with this host ID under another host NQN, %s, and the kernel makes no connection with two", other.From, other.NQN)
+	default:
+		return id.ID
+	}
+	s.complain(s.host[KeyID], "host ID "+id.ID, problem, "using "+used+" until the next reload")
+	return used
 }
 
 // value is a text and where it comes from.
@@ -107,9 +202,9 @@ type value struct {
 	place string
 }
 
-// blame adds to an error about the text where it comes from.
+// blame adds to an error about the text, if there is one, where it comes from.
 func (v value) blame(err error) error {
-	if v.text == "" {
+	if err == nil || v.text == "" {
 		return err // it says so already
 	}
 	return fmt.Errorf("%s: %w", v.place, err)
@@ -145,10 +240,12 @@ func readSysConf(path string) (*sysConf, error) {
 			}
 		case it.Key == "" || it.Bare:
 		case it.Key == KeyNQN, it.Key == KeyID, it.Key == KeyKey, it.Key == KeySymName:
-			s.host[it.Key] = it
-			if unbuilt := it.Key == KeyKey || it.Key == KeySymName; unbuilt && it.Value != "" {
+			if s.host[it.Key].Value == "" || it.Value != "" {
+				s.host[it.Key] = it
+			}
+			if it.Key == KeySymName && it.Value != "" {
 				s.issues = append(s.issues, conf.Issue{
-					File: path, Line: it.Line, Severity: conf.Note, Text: it.Key,
+					Place: it.Place, Severity: conf.Note, Text: it.Key,
 					Problem: "accepted, has no effect in this version",
 				})
 			}
@@ -159,9 +256,16 @@ func readSysConf(path string) (*sysConf, error) {
 	return s, nil
 }
 
+// missingError says that the default file of something has nothing to say.
+type missingError struct{ error }
+
 func (s *sysConf) complain(it conf.Item, text, problem, used string) {
+	place := it.Place
+	if place.File == "" {
+		place.File = s.path // the option is not there
+	}
 	s.issues = append(s.issues, conf.Issue{
-		File: s.path, Line: it.Line, Severity: conf.Error, Text: text, Problem: problem, Used: used,
+		Place: place, Severity: conf.Error, Text: text, Problem: problem, Used: used,
 	})
 }
 
@@ -173,7 +277,7 @@ func (s *sysConf) mandatory(what, key, defaultPath, command string) (value, erro
 	if it.Value == "" {
 		path, isFile = defaultPath, true
 	}
-	place := fmt.Sprintf("%s:%d", s.path, it.Line)
+	place := it.String()
 	if !isFile {
 		return value{it.Value, place}, nil
 	}
@@ -181,8 +285,9 @@ func (s *sysConf) mandatory(what, key, defaultPath, command string) (value, erro
 	if path != defaultPath {
 		named = fmt.Sprintf(" (named in %s)", place)
 	}
-	line, err := firstLine(path)
-	text := firstWord(line)
+	line, err := conf.FirstLine(path)
+	text := conf.FirstWord(line)
+	missing := errors.Is(err, fs.ErrNotExist) || err == nil && text == ""
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		err = fmt.Errorf("no %s: %s%s does not exist; create it with: stasadm %s -f %[2]s", what, path, named, command)
@@ -190,6 +295,9 @@ func (s *sysConf) mandatory(what, key, defaultPath, command string) (value, erro
 		err = fmt.Errorf("no %s: %w%s", what, err, named)
 	case text == "":
 		err = fmt.Errorf("no %s: %s%s is empty; fill it with: stasadm %s -f %[2]s", what, path, named, command)
+	}
+	if missing && named == "" {
+		err = &missingError{err}
 	}
 	return value{text, path}, err
 }
@@ -204,33 +312,10 @@ func (s *sysConf) optional(key, defaultPath string) string {
 	if !isFile {
 		return it.Value
 	}
-	line, err := firstLine(path)
+	line, err := conf.FirstLine(path)
 	if err != nil && (it.Value != "" || !errors.Is(err, fs.ErrNotExist)) {
 		s.complain(it, key, err.Error(), "nothing is used as "+key)
+		s.issues[len(s.issues)-1].Cause = err
 	}
 	return line
-}
-
-// maxLine bounds what is read of a file that should have one short line.
-const maxLine = 4096
-
-func firstLine(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxLine))
-	if err != nil {
-		return "", err
-	}
-	line, _, _ := bytes.Cut(text, []byte("\n"))
-	return string(bytes.TrimSpace(line)), nil
-}
-
-func firstWord(line string) string {
-	for word := range strings.FieldsSeq(line) {
-		return word
-	}
-	return ""
 }

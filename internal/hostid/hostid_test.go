@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/pkg/fabrics"
 )
@@ -50,13 +53,13 @@ func TestLoad(t *testing.T) {
 			name:   "literal",
 			files:  map[string]string{"sys.conf": "[Host]\nNQN = " + nqn + "\nid=" + id + "\nkey=" + secret + "\nsymname = db server 1\n", "hostnqn": "junk"},
 			want:   Identity{NQN: nqn, ID: id, Key: fabrics.NewSecret(secret), SymName: "db server 1"},
-			issues: 2, // key and symname have no effect yet
+			issues: 1, // symname has no effect yet
 		},
 		{
 			name:   "named files",
 			files:  map[string]string{"sys.conf": "[Host]\nnqn=file://@/a\nid=file://@/b\nkey=file://@/c\nsymname=file://@/d", "a": nqn, "b": id, "c": secret, "d": "db server 1"},
 			want:   Identity{NQN: nqn, ID: id, Key: fabrics.NewSecret(secret), SymName: "db server 1"},
-			issues: 2, // key and symname have no effect yet
+			issues: 1, // symname has no effect yet
 		},
 		{
 			name:  "no value is not there",
@@ -67,7 +70,18 @@ func TestLoad(t *testing.T) {
 			name:   "things to complain of",
 			files:  map[string]string{"sys.conf": "[Hosts]\nnqn=x\n[Host]\nfoo=1\nkey=file://@/none\nsymname=file://@/none\n", "hostnqn": nqn, "hostid": id},
 			want:   Identity{NQN: nqn, ID: id},
-			issues: 6,
+			issues: 5,
+		},
+		{
+			name:   "no key",
+			files:  map[string]string{"hostnqn": nqn, "hostid": id, "hostkey": "geheim"},
+			want:   Identity{NQN: nqn, ID: id},
+			issues: 1,
+		},
+		{
+			name:  "repeated, and empty behind",
+			files: map[string]string{"sys.conf": "[Host]\nnqn=nqn.x\nnqn=" + nqn + "\nnqn=\n[Host]\nid=" + id},
+			want:  Identity{NQN: nqn, ID: id},
 		},
 	}
 	for _, tt := range tests {
@@ -77,7 +91,7 @@ func TestLoad(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got != tt.want {
+			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(Identity{}), cmpopts.EquateComparable(fabrics.Secret{})); diff != "" {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
 			if len(issues) != tt.issues {
@@ -146,6 +160,77 @@ func TestLoadErrors(t *testing.T) {
 			}
 			if got := strings.ReplaceAll(err.Error(), dir, "@"); got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestOthers says what becomes of identities that are found elsewhere.
+func TestOthers(t *testing.T) {
+	const (
+		otherID  = "a0000000-0000-4000-8000-000000000001"
+		otherNQN = "nqn.2014-08.org.nvmexpress:uuid:" + otherID
+		// printf NQN | sha256sum, version and variant put in
+		derived = "974d7491-70e7-432e-b890-49bf724fa3df"
+	)
+	boot := Pair{NQN: otherNQN, ID: strings.ToUpper(otherID), From: "the boot table"}
+	live := func(nqn, id string) Pair { return Pair{NQN: nqn, ID: id, From: "nvme0", InUse: true} }
+	tests := []struct {
+		name    string
+		files   map[string]string
+		others  []Pair
+		nqn, id string // "" for none
+		issue   string // part of it, with "@" for the directory
+		other   string // ID that goes with otherNQN
+	}{
+		{name: "files come first", files: map[string]string{"hostnqn": nqn, "hostid": id}, others: []Pair{boot}, nqn: nqn, id: id, other: otherID},
+		{name: "the same in use", files: map[string]string{"hostnqn": nqn, "hostid": id}, others: []Pair{live(nqn, strings.ToUpper(id))}, nqn: nqn, id: id, other: otherID},
+		{
+			name: "no NQN", files: map[string]string{"hostid": id}, others: []Pair{boot, live(nqn, id)}, nqn: otherNQN, id: otherID,
+			issue: "@/hostnqn: no host NQN: @/hostnqn does not exist; create it with: stasadm hostnqn -f @/hostnqn; using " + otherNQN + ", the one of the boot table",
+		},
+		{
+			name: "nothing", others: []Pair{live(otherNQN, otherID)}, nqn: otherNQN, id: otherID,
+			issue: "the one of nvme0", other: otherID,
+		},
+		{
+			name: "no ID", files: map[string]string{"hostnqn": nqn, "hostid": ""}, others: []Pair{boot, live(nqn, otherID)}, nqn: nqn, id: otherID,
+			issue: "@/hostid is empty; fill it with: stasadm hostid -f @/hostid; using " + otherID + ", the one that goes with the host NQN in nvme0",
+		},
+		{name: "no ID, and none that goes with it", files: map[string]string{"hostnqn": nqn}, others: []Pair{boot, live(otherNQN, id)}},
+		{name: "sys.conf names a file that is missing", files: map[string]string{"sys.conf": "[Host]\nnqn=file://@/none", "hostid": id}, others: []Pair{boot}},
+		{name: "nonsense elsewhere", files: map[string]string{"hostid": id}, others: []Pair{live("me", id), live(nqn, "1")}},
+		{
+			name: "in use with another ID", files: map[string]string{"hostnqn": nqn, "hostid": id}, others: []Pair{live(nqn, otherID)}, nqn: nqn, id: otherID,
+			issue: `"host ID ` + id + `": nvme0 is connected under the host NQN ` + nqn + " with another host ID, and the kernel makes no connection with two; using " + otherID,
+		},
+		{
+			name: "in use with another NQN", files: map[string]string{"sys.conf": "[Host]\nnqn=" + nqn + "\nid=" + id}, others: []Pair{live(otherNQN, id)}, nqn: nqn, id: derived,
+			issue: `@/sys.conf:3: "host ID ` + id + `": nvme0 is connected with this host ID under another host NQN, ` + otherNQN, other: id,
+		},
+		{
+			name: "in use with both, on an old kernel", files: map[string]string{"hostnqn": nqn, "hostid": id}, others: []Pair{live(nqn, otherID), live(nqn, id)}, nqn: nqn, id: id,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, paths := files(t, tt.files)
+			got, issues, err := Load(paths, tt.others...)
+			if (err != nil) != (tt.nqn == "") {
+				t.Fatal(err)
+			}
+			if got.NQN != tt.nqn || got.ID != tt.id {
+				t.Errorf("got %s, %s, want %s, %s", got.NQN, got.ID, tt.nqn, tt.id)
+			}
+			if tt.other != "" && got.IDFor(otherNQN) != tt.other {
+				t.Errorf("the other NQN goes with %s, want %s", got.IDFor(otherNQN), tt.other)
+			}
+			text := ""
+			for _, i := range issues {
+				text += strings.ReplaceAll(i.String(), dir, "@") + "\n"
+			}
+			if err == nil && (text == "") != (tt.issue == "") || !strings.Contains(text, tt.issue) {
+				t.Errorf("complaints:\n%s, want %s", text, tt.issue)
 			}
 		})
 	}
@@ -246,11 +331,17 @@ func TestNewID(t *testing.T) {
 }
 
 func TestIDFor(t *testing.T) {
-	const own, other = "36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2", "11111111-2222-4333-8444-555555555555"
+	const (
+		own   = "36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2"
+		other = "11111111-2222-4333-8444-555555555555"
+		free  = "a0000000-0000-4000-8000-000000000001"
+	)
 	i := Identity{NQN: "nqn.2014-08.org.nvmexpress:uuid:" + other, ID: own}
 	for _, tt := range []struct{ nqn, want string }{
 		{i.NQN, own}, // whatever the NQN says
-		{"nqn.2014-08.org.nvmexpress:uuid:" + strings.ToUpper(own), own},
+		{"nqn.2014-08.org.nvmexpress:uuid:" + strings.ToUpper(free), free},
+		// Its UUID is taken; printf NQN | sha256sum, version and variant put in
+		{"nqn.2014-08.org.nvmexpress:uuid:" + own, "fbfcb113-015c-4526-8678-dd0754e4ddea"},
 		// printf nqn.2026-11.org.example:a | sha256sum, version and variant put in
 		{"nqn.2026-11.org.example:a", "24e6d036-581b-4f9a-a294-2a97fc356517"},
 	} {

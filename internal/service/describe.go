@@ -152,7 +152,9 @@ func (s *Service) ProcessInfo(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	info["last reload failed"] = s.failedReload.Load()
+	failed := s.failedReload.Load()
+	info["last reload failed"], info["last reload error"] = failed != nil, failed
+	info["configuration doubtful"] = s.doubtful.Load()
 	text, err := json.Marshal(info)
 	return string(text), err
 }

@@ -62,16 +62,23 @@ func newRig(t *testing.T, kind tid.Kind, nqns ...string) *rig {
 	for _, nqn := range nqns {
 		r.kernel.Offer(nqn, addr, "1", true)
 	}
-	r.svc = service.New(kind, r.policy, service.Env{
+	r.svc = service.New(kind, r.policy, r.env(func(*service.Env) {}))
+	r.policy.engine = r.svc.Engine()
+	return r
+}
+
+// env is what the service gets from outside, but for a change.
+func (r *rig) env(change func(*service.Env)) service.Env {
+	env := service.Env{
 		Kernel: r.kernel, Bus: r.outside, State: r.outside, Supervisor: r.outside,
 		Config:   func() (*conf.Config, error) { return &conf.Config{}, r.load },
 		Identity: func() (hostid.Identity, error) { return identity, nil },
 		Reload:   r.reload,
-		Log:      daemon.NewLogger(t.Output(), false, new(slog.LevelVar)),
+		Log:      daemon.NewLogger(r.t.Output(), false, new(slog.LevelVar)),
 		Level:    new(slog.LevelVar),
-	})
-	r.policy.engine = r.svc.Engine()
-	return r
+	}
+	change(&env)
+	return env
 }
 
 // start runs the service until the test ends.

@@ -12,6 +12,7 @@ import (
 	"github.com/nvme-stas/stas/internal/reconcile"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/fabrics"
 	"github.com/nvme-stas/stas/pkg/nvme"
 	"github.com/nvme-stas/stas/pkg/uevent"
 )
@@ -26,6 +27,9 @@ type Env struct {
 	// identity. They are called at start and at each reload.
 	Config   func() (*conf.Config, error)
 	Identity func() (hostid.Identity, error)
+	// Excluded says what of the host's exclusion list forbids a connection, or
+	// nothing. It is asked before each attempt, and may block. Nil forbids none.
+	Excluded func(fabrics.Options) string
 	Reload   <-chan struct{} // asks for a reload
 	Log      *slog.Logger
 	Level    *slog.LevelVar
@@ -142,6 +146,7 @@ func (s *Service) load() (*conf.Config, hostid.Identity, error) {
 
 func (s *Service) apply(cfg *conf.Config, identity hostid.Identity) {
 	s.identity = identity
+	s.doubtful.Store(cfg.Doubtful)
 	s.SetTron(cfg.Tron)
 	s.policy.Apply(cfg, identity)
 }
@@ -157,8 +162,9 @@ func (s *Service) reloads(ctx context.Context) error {
 		}
 		s.env.Supervisor.Reloading()
 		cfg, identity, err := s.load()
-		s.failedReload.Store(err != nil)
+		s.failedReload.Store(nil)
 		if err != nil {
+			s.failedReload.Store(new(err.Error()))
 			s.log.Error("nothing was reloaded, the last good configuration stays in force", "error", err)
 		} else if s.loop.Do(ctx, func() { s.apply(cfg, identity); s.retryNow() }) == nil {
 			s.log.Info("configuration reloaded")
@@ -180,7 +186,7 @@ func (s *Service) retryNow() {
 
 // status is one line for the service manager.
 func (s *Service) status() string {
-	if s.failedReload.Load() {
+	if s.failedReload.Load() != nil {
 		return "The last reload failed, an older configuration is in force; see the journal."
 	}
 	what := "discovery"

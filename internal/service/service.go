@@ -81,7 +81,8 @@ type Service struct {
 	resync       chan struct{}
 	blind        int // of the watcher: see blindPasses
 	unsaved      chan json.RawMessage
-	failedReload atomic.Bool
+	failedReload atomic.Pointer[string] // what the last reload failed for
+	doubtful     atomic.Bool            // see conf.Config
 	workers      sync.WaitGroup
 }
 
@@ -141,7 +142,9 @@ func (s *Service) carryOut(op reconcile.Op[fabrics.Options]) {
 	)
 	switch op.Kind {
 	case reconcile.Connect:
-		device, err = s.env.Kernel.Connect(op.Params)
+		if err = s.excluded(op.Params); err == nil {
+			device, err = s.env.Kernel.Connect(op.Params)
+		}
 		if errors.Is(err, unix.EALREADY) {
 			s.requestPass() // the kernel has one that we do not know of
 		}
@@ -194,6 +197,23 @@ func asConnected(o fabrics.Options, kind tid.Kind) reconcile.Observed {
 	}
 }
 
+// excludedError is why the host's exclusion list forbids a connection.
+type excludedError string
+
+func (e excludedError) Error() string { return string(e) }
+
+// excluded looks into the host's exclusion list. That guards against new
+// connections only: those that exist, whoever made them, are taken over.
+func (s *Service) excluded(o fabrics.Options) error {
+	if s.env.Excluded == nil {
+		return nil
+	}
+	if why := s.env.Excluded(o); why != "" {
+		return excludedError(why)
+	}
+	return nil
+}
+
 // errReplaced says that a device is not the controller it was.
 var errReplaced = errors.New("the controller has gone")
 
@@ -233,6 +253,12 @@ func (s *Service) notify(ev reconcile.Event) {
 		level := slog.LevelDebug
 		if ev.Attempt == 1 {
 			level = slog.LevelError
+		}
+		if _, ok := errors.AsType[excludedError](ev.Err); ok {
+			if ev.Attempt == 1 {
+				log.Info(name + " is not connected: " + ev.Err.Error())
+			}
+			break
 		}
 		what := map[reconcile.EventKind]string{
 			reconcile.ConnectFailed:    " cannot be connected",

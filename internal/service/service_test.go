@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/fabrics"
 	"github.com/nvme-stas/stas/pkg/nvme"
 )
 
@@ -197,10 +199,48 @@ func TestReload(t *testing.T) {
 				t.Errorf("%s: applied %d times, want %d", step.name, r.policy.applied, step.applied)
 			}
 			text, err := r.svc.ProcessInfo(t.Context())
-			if want := `"last reload failed":` + map[bool]string{true: "true", false: "false"}[step.err != nil]; err != nil || !strings.Contains(text, want) {
+			want := `"last reload error":null,"last reload failed":false`
+			if step.err != nil {
+				want = `"last reload error":"no such luck","last reload failed":true`
+			}
+			if err != nil || !strings.Contains(text, want) {
 				t.Errorf("%s: process_info is %s, %v, want %s", step.name, text, err, want)
 			}
 		}
+	})
+}
+
+// What the host's exclusion list forbids is not connected as long as it does;
+// what is connected stays.
+func TestExcluded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO, "nqn.a", "nqn.b")
+		var forbidden atomic.Value
+		forbidden.Store("nqn.a")
+		r.svc = service.New(tid.IO, r.policy, r.env(func(env *service.Env) {
+			env.Excluded = func(o fabrics.Options) string {
+				if o.NQN == forbidden.Load() {
+					return "/etc/nvme/exclusions.conf:7 excludes nqn=" + o.NQN
+				}
+				return ""
+			}
+		}))
+		r.policy.engine = r.svc.Engine()
+		r.start()
+		r.want(controller("nqn.a", "1"), controller("nqn.b", "1"))
+		pause(time.Hour)
+		r.expect("one is excluded", "nvme0=nqn.b:1")
+		if n := r.kernel.count("connect"); n != 1 {
+			t.Errorf("%d connects", n)
+		}
+		r.do(func() {
+			if st, _ := r.svc.Engine().Status(controller("nqn.a", "1")); st.Err == nil || !strings.Contains(st.Err.Error(), "exclusions.conf:7") {
+				t.Errorf("the reason is not told: %v", st.Err)
+			}
+		})
+		forbidden.Store("nqn.b")
+		pause(time.Minute + time.Second)
+		r.expect("the other is excluded", "nvme0=nqn.b:1 nvme1=nqn.a:1")
 	})
 }
 

@@ -1,9 +1,7 @@
 package service
 
 import (
-	"fmt"
 	"log/slog"
-	"net/netip"
 	"time"
 
 	"github.com/nvme-stas/stas/internal/conf"
@@ -25,40 +23,32 @@ func Configured(cfg *conf.Config, kind tid.Kind, identity hostid.Identity, log *
 			log.Error("a controller= line is ignored", "error", err)
 			continue
 		}
-		if why := Refused(cfg, id); why != "" {
-			log.Info(id.String() + " is configured, but not connected: " + why)
+		if no := cfg.Refuses(id, true); no != nil {
+			log.Info(id.String() + " is configured, but not connected: " + no.Why)
 			continue
 		}
-		options := Options(id, kind, c.Params, identity)
-		if kind == tid.IO {
-			options.DHChapSecret, options.DHChapCtrlSecret = c.DHChapSecret, c.DHChapCtrlSecret
-		}
-		wanted[id] = options
+		wanted[id] = Options(id, kind, c.Params, identity)
 	}
 	return wanted
-}
-
-// Refused says why the configuration forbids a controller, or nothing.
-func Refused(cfg *conf.Config, id tid.TID) string {
-	if rule, ok := cfg.Excludes.Match(id); ok {
-		return fmt.Sprintf("line %d of the configuration excludes %s", rule.Line, rule)
-	}
-	if addr, err := netip.ParseAddr(id.TrAddr); err == nil && !cfg.IPFamily.Allows(addr) {
-		return "ip-family forbids its address"
-	}
-	return ""
 }
 
 // Stays is what is said of a controller that a doubtful configuration does not
 // list.
 const Stays = " stays, because a line of the configuration was ignored and may have been meant for it"
 
+// Doubted reports whether a controller that the configuration does not list
+// may have been meant by something of it that was ignored.
+func Doubted(cfg *conf.Config, id tid.TID) bool {
+	no := cfg.Refuses(id, true)
+	return cfg.Doubtful && (no == nil || !no.Sure)
+}
+
 // WantUntilNow makes the engine look for the connection of a controller that
 // has been wanted up to now, perhaps by a former instance of the daemon, so
 // that it can be kept or given up.
 func (s *Service) WantUntilNow(id tid.TID, cfg *conf.Config, identity hostid.Identity) {
 	if !s.engine.Wanted(id) {
-		s.engine.Want(id, Options(id, s.kind, cfg.Params, identity), time.Now())
+		s.engine.Want(id, Options(id, s.kind, cfg.ParamsFor(id), identity), time.Now())
 	}
 }
 
@@ -82,20 +72,33 @@ func Options(id tid.TID, kind tid.Kind, p conf.Params, identity hostid.Identity)
 	if id.Transport != tid.TCP {
 		iface = "" // log page entries inherit it from a discovery controller on tcp
 	}
+	key := p.DHChapSecret
+	if key == (fabrics.Secret{}) && id.HostNQN == identity.NQN {
+		key = identity.Key
+	}
 	return fabrics.Options{
 		Transport: id.Transport, TrAddr: id.TrAddr, TrSvcID: id.TrSvcID, NQN: id.SubsysNQN,
 		HostTrAddr: id.HostTrAddr, HostIface: iface,
 		HostNQN: id.HostNQN, HostID: identity.IDFor(id.HostNQN),
-		Discovery:      kind == tid.Discovery,
-		KeepAliveTMO:   p.KATO,
-		QueueSize:      p.QueueSize,
-		NrIOQueues:     p.NrIOQueues,
-		NrWriteQueues:  p.NrWriteQueues,
-		NrPollQueues:   p.NrPollQueues,
-		ReconnectDelay: p.ReconnectDelay,
-		CtrlLossTMO:    p.CtrlLossTMO,
-		DisableSQFlow:  p.DisableSQFlow,
-		HdrDigest:      p.HdrDigest,
-		DataDigest:     p.DataDigest,
+		Discovery:        kind == tid.Discovery,
+		KeepAliveTMO:     p.KATO,
+		QueueSize:        p.QueueSize,
+		NrIOQueues:       p.NrIOQueues,
+		NrWriteQueues:    p.NrWriteQueues,
+		NrPollQueues:     p.NrPollQueues,
+		ReconnectDelay:   p.ReconnectDelay,
+		CtrlLossTMO:      p.CtrlLossTMO,
+		FastIOFailTMO:    p.FastIOFailTMO,
+		TOS:              p.TOS,
+		DisableSQFlow:    p.DisableSQFlow,
+		HdrDigest:        p.HdrDigest,
+		DataDigest:       p.DataDigest,
+		DuplicateConnect: p.DuplicateConnect,
+		TLS:              p.TLS,
+		Concat:           p.Concat,
+		Keyring:          p.Keyring,
+		TLSKey:           p.TLSKey,
+		DHChapSecret:     key,
+		DHChapCtrlSecret: p.DHChapCtrlSecret,
 	}
 }

@@ -193,12 +193,16 @@ func (d *Daemon) reconsider() {
 	}
 	// In the order of the pages: what a target lists first is tried first.
 	order := slices.SortedFunc(maps.Keys(options), byName)
+	doubted := make(map[tid.TID]*logpage.Entry)
 	for _, dc := range slices.SortedFunc(maps.Keys(d.sources), byName) {
 		entries := d.sources[dc]
 		for i := range entries {
 			e := &entries[i]
-			id, ok := d.candidate(dc, e)
-			if !ok {
+			id, may := d.candidate(dc, e)
+			if may == perhaps {
+				doubted[id] = e
+			}
+			if may != yes {
 				continue
 			}
 			r, listed := wanted[id]
@@ -208,7 +212,7 @@ func (d *Daemon) reconsider() {
 			r.entry = e
 			wanted[id] = r
 			if !r.configured {
-				options[id] = service.Options(id, tid.IO, d.cfg.Params, d.identity)
+				options[id] = service.Options(id, tid.IO, d.cfg.ParamsFor(id), d.identity)
 			}
 		}
 	}
@@ -223,8 +227,9 @@ func (d *Daemon) reconsider() {
 		}
 		// It may be known from before a restart only.
 		d.WantUntilNow(id, d.cfg, d.identity)
-		if d.cfg.Doubtful && was.configured {
-			wanted[id] = reason{configured: true}
+		entry := doubted[id]
+		if entry != nil || was.configured && service.Doubted(d.cfg, id) {
+			wanted[id] = reason{was.configured, entry}
 			d.tell(slog.LevelWarn, id.String()+service.Stays)
 			continue
 		}
@@ -236,11 +241,20 @@ func (d *Daemon) reconsider() {
 
 func byName(a, b tid.TID) int { return strings.Compare(a.String(), b.String()) }
 
-// candidate is the I/O controller that a log page entry names, if stacd may
-// connect it.
-func (d *Daemon) candidate(dc tid.TID, e *logpage.Entry) (tid.TID, bool) {
+// answer says whether something may be connected.
+type answer uint8
+
+const (
+	no      answer = iota
+	perhaps        // not, but what is connected stays: nobody knows for sure
+	yes
+)
+
+// candidate is the I/O controller that a log page entry names, and whether
+// stacd may connect it.
+func (d *Daemon) candidate(dc tid.TID, e *logpage.Entry) (tid.TID, answer) {
 	if e.SubType != logpage.SubNVMe || e.Placeholder() {
-		return tid.TID{}, false
+		return tid.TID{}, no
 	}
 	if dc.HostNQN == "" {
 		dc.HostNQN = d.identity.NQN
@@ -248,16 +262,21 @@ func (d *Daemon) candidate(dc tid.TID, e *logpage.Entry) (tid.TID, bool) {
 	id, err := e.IOC(dc)
 	if err != nil {
 		d.tell(slog.LevelWarn, fmt.Sprintf("an entry of the log page of %s cannot be connected: %v", dc, err))
-		return tid.TID{}, false
+		return tid.TID{}, no
 	}
 	if d.cfg.IgnoreIface {
 		id.HostIface = ""
 	}
-	if why := service.Refused(d.cfg, id); why != "" {
-		d.tell(slog.LevelInfo, id.String()+" is listed, but not connected: "+why)
-		return tid.TID{}, false
+	_, named := d.configured[id]
+	refusal := d.cfg.Refuses(id, named)
+	if refusal == nil {
+		return id, yes
 	}
-	return id, true
+	if _, connected := d.wanted[id]; connected && !refusal.Sure {
+		return id, perhaps
+	}
+	d.tell(slog.LevelInfo, id.String()+" is listed, but not connected: "+refusal.Why)
+	return id, no
 }
 
 // tellOnce bounds what is remembered to have been told.

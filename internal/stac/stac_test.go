@@ -240,6 +240,10 @@ func TestDeliver(t *testing.T) {
 		{name: "IPv6 only", conf: "[Global]\nip-family=ipv6", after: pages{dc(1, yes, "a fd00::1", "b")}, want: "a fd00::1"},
 		{name: "configured", conf: globalA, after: pages{dc(1, yes, "b")}, want: "a 10.0.0.1, b 10.0.0.1"},
 		{name: "configured and withdrawn", conf: globalA, before: pages{dc(1, yes, "a")}, after: pages{dc(1, yes)}, want: "a 10.0.0.1"},
+		{name: "included", conf: "[Controllers]\ninclude=nqn=nqn.?;traddr=10.0.0.0/31\n", after: pages{dc(1, yes, "a", "b 10.0.0.2", "cc")}, want: "a 10.0.0.1"},
+		{name: "configured, not included", conf: globalA + "include=nqn=nqn.b", after: pages{dc(1, yes, "a", "b", "c")}, want: "a 10.0.0.1, b 10.0.0.1"},
+		{name: "included and excluded", conf: "[Controllers]\ninclude=nqn=*\nexclude=nqn=*a", after: pages{dc(1, yes, "a", "b")}, want: "b 10.0.0.1"},
+		{name: "excluded by nothing", conf: "[Controllers]\nexclude=\n\nexclude=host-traddr=10.0.0.1\nexclude=junk", after: pages{dc(1, yes, "a")}, want: "a 10.0.0.1"},
 		{name: "configured and excluded", conf: globalA + "exclude=subsysnqn=nqn.a", after: pages{dc(1, yes, "a", "b")}, want: "b 10.0.0.1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -322,7 +326,7 @@ func TestDiscoveryControllerUnderAnotherIdentity(t *testing.T) {
 			p.DiscoveryController["host-nqn"] = "nqn.2026-11.org.example:other"
 			return p
 		}
-		r.self.NQN = "nqn.2026-11.org.example:other"
+		r.self.NQN, r.self.ID = "nqn.2026-11.org.example:other", "11111111-2222-4333-8444-555555555555"
 		r.reconfigure(r.conf)
 		r.deliver([]stac.Page{other(no)})
 		if n := len(r.kernel.Controllers()); connected != 1 || n != 1 || r.kernel.Deletes != 0 {
@@ -409,6 +413,35 @@ func TestDoubtfulConfiguration(t *testing.T) {
 		r.expectConnected("misspelled, restarted", "nvme0=nqn.a")
 		r.reconfigure("")
 		r.expectConnected("taken out", "")
+	})
+}
+
+// An include= line with a mistake may have been meant for anything: what is
+// connected stays, and nothing is connected for it.
+func TestDoubtfulInclude(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		for _, nqn := range []string{"nqn.a", "nqn.b", "nqn.c"} {
+			r.kernel.Offer(nqn, "10.0.0.1", "4420", true)
+		}
+		r.conf = "[Controllers]\ninclude=nqn=nqn.a\ninclude=nqn=nqn.b"
+		r.start()
+		r.deliver([]stac.Page{dc(1, yes, "a")})
+		r.deliver([]stac.Page{dc(1, yes, "a", "b", "c")})
+		r.expectConnected("included", "nvme0=nqn.a nvme1=nqn.b")
+		const broken = "[Controllers]\ninclude=nqn=nqn.a\ninclude=nqm=nqn.b\n"
+		r.reconfigure(broken)
+		r.expectConnected("misspelled", "nvme0=nqn.a nvme1=nqn.b")
+		r.stop()
+		r.start()
+		r.settle()
+		r.expectConnected("misspelled, restarted", "nvme0=nqn.a nvme1=nqn.b")
+		r.reconfigure(broken + "exclude=nqn=nqn.a\n")
+		r.expectConnected("one excluded", "nvme1=nqn.b")
+		r.deliver([]stac.Page{dc(1, yes, "a", "c")})
+		r.expectConnected("the other withdrawn", "")
+		r.reconfigure("[Controllers]\ninclude=nqn=nqn.c\n")
+		r.expectConnected("in order", "nvme0=nqn.c")
 	})
 }
 

@@ -93,7 +93,7 @@ func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 		}
 		// It may be known from before a restart only.
 		d.WantUntilNow(id, cfg, identity)
-		if cfg.Doubtful {
+		if service.Doubted(cfg, id) {
 			d.log.Warn(id.String() + service.Stays)
 			continue
 		}

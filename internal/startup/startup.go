@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/daemon"
+	"github.com/nvme-stas/stas/internal/exclusions"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/linux"
 	"github.com/nvme-stas/stas/internal/service"
@@ -28,6 +30,7 @@ import (
 	"github.com/nvme-stas/stas/internal/staf"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/version"
+	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
 
 // Exit codes, as in the manual pages.
@@ -46,6 +49,7 @@ type program struct {
 	what  string
 	names stasbus.Names
 	run   func(context.Context, service.Env) error
+	paths hostid.Paths
 	host  host
 }
 
@@ -69,14 +73,14 @@ func Stacd(args []string, stdout, stderr io.Writer) int {
 
 func stafd(h host) program {
 	return program{
-		name: conf.Stafd, what: "find NVMe-oF discovery controllers and read their log pages", names: stasbus.Staf, host: h,
+		name: conf.Stafd, what: "find NVMe-oF discovery controllers and read their log pages", names: stasbus.Staf, paths: hostid.DefaultPaths, host: h,
 		run: func(ctx context.Context, env service.Env) error { return staf.New(env).Run(ctx) },
 	}
 }
 
 func stacd(h host) program {
 	return program{
-		name: conf.Stacd, what: "connect the NVMe-oF I/O controllers that stafd finds", names: stasbus.Stac, host: h,
+		name: conf.Stacd, what: "connect the NVMe-oF I/O controllers that stafd finds", names: stasbus.Stac, paths: hostid.DefaultPaths, host: h,
 		run: func(ctx context.Context, env service.Env) error {
 			return stac.New(env, stasbus.Feed{Log: env.Log}).Run(ctx)
 		},
@@ -89,6 +93,7 @@ type options struct {
 	syslog   bool
 	tron     bool
 	version  bool
+	check    bool
 }
 
 func (p program) main(args []string, stdout, stderr io.Writer) int {
@@ -98,6 +103,7 @@ func (p program) main(args []string, stdout, stderr io.Writer) int {
 	flags.StringVarP(&o.confFile, "conf-file", "f", "/etc/stas/"+string(p.name)+".conf", "configuration `FILE`")
 	flags.BoolVarP(&o.syslog, "syslog", "s", false, "log to the journal instead of standard error")
 	flags.BoolVar(&o.tron, "tron", false, "trace: log at level debug")
+	flags.BoolVar(&o.check, "check-config", false, "say what is wrong with the configuration, and exit")
 	flags.BoolVarP(&o.version, "version", "v", false, "print the version and exit")
 	flags.SetOutput(io.Discard) // usage and errors are printed here
 	usage := func(w io.Writer) {
@@ -121,6 +127,9 @@ func (p program) main(args []string, stdout, stderr io.Writer) int {
 		// Two lines, as scripts that know nvme-stas 2.x expect.
 		fmt.Fprintf(stdout, "%s %s\nlibnvme not used\n", version.Product, version.Version)
 		return exitOK
+	}
+	if o.check {
+		return p.checkConfig(o.confFile, flags.Changed("conf-file"), stdout, stderr)
 	}
 	if err := p.check(); err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", p.name, err)
@@ -185,14 +194,15 @@ func (p program) start(o options, log *slog.Logger, level *slog.LevelVar) error 
 			return cfg, err
 		},
 		Identity: func() (hostid.Identity, error) {
-			identity, issues, err := hostid.Load(hostid.DefaultPaths)
+			identity, issues, err := hostid.Load(p.paths, connected(kernel.FS)...)
 			report(log, issues)
 			return identity, err
 		},
-		Reload: reloads(),
-		Log:    log,
-		Level:  level,
-		Tron:   o.tron,
+		Excluded: exclusions.New(exclusions.DefaultPath, log).Excludes,
+		Reload:   reloads(),
+		Log:      log,
+		Level:    level,
+		Tron:     o.tron,
 	})
 }
 
@@ -215,6 +225,22 @@ func reloads() <-chan struct{} {
 		}
 	}()
 	return reload
+}
+
+// connected lists the host NQNs and IDs of the connections that exist.
+func connected(sysfs *nvmesysfs.FS) []hostid.Pair {
+	names, _ := sysfs.Names() // whoever looks after them will complain
+	slices.Sort(names)
+	var pairs []hostid.Pair
+	for _, name := range names {
+		nqn, _ := sysfs.Attr(name, "hostnqn") // local drives have none
+		id, _ := sysfs.Attr(name, "hostid")
+		pair := hostid.Pair{NQN: nqn, ID: id, From: name, InUse: true}
+		if nqn != "" && !slices.ContainsFunc(pairs, func(p hostid.Pair) bool { return p.NQN == nqn && p.ID == id }) {
+			pairs = append(pairs, pair)
+		}
+	}
+	return pairs
 }
 
 // report logs what is wrong with a configuration that can be used.

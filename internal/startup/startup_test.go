@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stastest"
@@ -230,4 +231,76 @@ func TestWaitsForTheModule(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 	})
+}
+
+// TestCheckConfig says what is wrong, without being root and without touching
+// anything.
+func TestCheckConfig(t *testing.T) {
+	user := root
+	user.euid = func() int { return 1000 }
+	user.available = func() error { return errors.New("/dev/nvme-fabrics is missing") }
+	const (
+		nqn  = "nqn.2014-08.org.nvmexpress:uuid:36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2"
+		uuid = "36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2"
+		ok   = "stafd: the configuration is in order\n"
+	)
+	for _, c := range []struct {
+		name   string
+		files  map[string]string // "@" stands for their directory
+		code   int
+		stdout string // all of it
+		stderr string // a part
+	}{
+		{name: "in order", files: map[string]string{"f": "[Global]\nkato=5\n"}, stdout: ok},
+		{name: "a note only", files: map[string]string{"f": "\uFEFF[Global]\nkato=5\n"}, stdout: "@/f:1: \"\\ufeff\": the file begins with a byte order mark; skipped\n" + ok},
+		{
+			name:  "all complaints",
+			files: map[string]string{"f": "[Global]\nkato=x\nfoo=1\n", "f.d/a.conf": "[Controllers]\ncontroler=1\n", "sys.conf": "[Hosts]\n"},
+			code:  exitFailed,
+			stdout: `@/f:2: "kato = x": not a whole number; allowed: seconds, 0 or more; using 30
+@/f:3: "foo": no such option in [Global]; line ignored
+@/f.d/a.conf:2: "controler": no such option in [Controllers], did you mean "controller"?; line ignored
+@/sys.conf:1: "[Hosts]": no such section, there is only [Host]; the whole section is ignored
+`,
+		},
+		{name: "unusable", files: map[string]string{"f": "kato=5\n"}, code: exitFailed, stderr: `stafd: @/f:1: "kato=5": this stands before the first [Section]; nothing of the file is used`},
+		{name: "no identity", files: map[string]string{"f": "", "hostnqn": "me"}, code: exitFailed, stderr: `stafd: @/hostnqn: the NQN "me" does not begin with "nqn."`},
+		{name: "no file", code: exitFailed, stdout: "", stderr: "stafd: @/f does not exist"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, text := range c.files {
+				path := filepath.Join(dir, name)
+				if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				write(t, path, text)
+			}
+			p := stafd(user)
+			p.run = func(context.Context, service.Env) error { t.Error("it runs"); return nil }
+			p.paths = hostid.Paths{SysConf: filepath.Join(dir, "sys.conf"), NQN: filepath.Join(dir, "hostnqn"), ID: filepath.Join(dir, "hostid")}
+			if c.files["hostnqn"] == "" {
+				write(t, p.paths.NQN, nqn)
+			}
+			write(t, p.paths.ID, uuid)
+			var stdout, stderr bytes.Buffer
+			code := p.main([]string{"--check-config", "-f", filepath.Join(dir, "f")}, &stdout, &stderr)
+			gotOut, gotErr := strings.ReplaceAll(stdout.String(), dir, "@"), strings.ReplaceAll(stderr.String(), dir, "@")
+			if code != c.code || gotOut != c.stdout || !strings.Contains(gotErr, c.stderr) || (gotErr == "") != (c.stderr == "") {
+				t.Errorf("exit code %d, want %d\n%s\n%s", code, c.code, gotOut, gotErr)
+			}
+		})
+	}
+}
+
+// What only root can read is no mistake of somebody else's configuration.
+func TestCheckConfigOfRootsFiles(t *testing.T) {
+	issue := conf.Issue{Problem: "open /x: permission denied", Cause: &os.PathError{Op: "open", Path: "/x", Err: syscall.EACCES}}
+	issue.Severity = conf.Warning
+	for euid, want := range map[int]int{0: 1, 1000: 0} {
+		var out bytes.Buffer
+		if wrong := show(&out, []conf.Issue{issue}, euid); wrong != want || strings.Contains(out.String(), "only root can check this") != (euid != 0) {
+			t.Errorf("as %d: %d mistakes\n%s", euid, wrong, &out)
+		}
+	}
 }

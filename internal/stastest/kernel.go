@@ -48,6 +48,7 @@ type Kernel struct {
 
 type ctrl struct {
 	nvmesysfs.Controller
+	options        fabrics.Options
 	port           *port
 	reconnectDelay time.Duration
 	attempts       int // reconnects until the kernel gives up, negative: never
@@ -222,6 +223,34 @@ func (k *Kernel) Read(name string) (nvmesysfs.Controller, error) {
 	return c.Controller, nil
 }
 
+// Attr reads an attribute of sysfs that shows a parameter of the connection.
+func (k *Kernel) Attr(name, attribute string) (string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := k.ctrls[name]
+	if c == nil {
+		return "", fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+	}
+	number := func(p *int, def string) string {
+		if p == nil || *p < 0 {
+			return def
+		}
+		return strconv.Itoa(*p)
+	}
+	values := map[string]string{
+		"hostnqn": c.HostNQN, "hostid": c.HostID,
+		"ctrl_loss_tmo":    number(c.options.CtrlLossTMO, "off"),
+		"reconnect_delay":  number(c.options.ReconnectDelay, strconv.Itoa(defaultReconnectDelay)),
+		"fast_io_fail_tmo": number(c.options.FastIOFailTMO, "off"),
+		"kato":             number(c.options.KeepAliveTMO, "5"),
+	}
+	v, ok := values[attribute]
+	if !ok {
+		return "", fmt.Errorf("%s: attribute %s is not faked", name, attribute)
+	}
+	return v, nil
+}
+
 // Kind implements [service.Kernel].
 func (k *Kernel) Kind(name string) (nvmesysfs.Kind, error) {
 	c, err := k.Read(name)
@@ -277,8 +306,14 @@ func (k *Kernel) create(o fabrics.Options) (*ctrl, error) {
 			return nil, &fabrics.ConnectError{Options: o, Errno: unix.EALREADY}
 		}
 	}
+	for _, c := range k.ctrls { // nvmf_host_add
+		if (c.HostNQN == o.HostNQN) != (c.HostID == o.HostID) {
+			return nil, &fabrics.ConnectError{Options: o, Errno: unix.EINVAL}
+		}
+	}
 	delay := or(o.ReconnectDelay, defaultReconnectDelay)
 	c := &ctrl{
+		options: o,
 		Controller: nvmesysfs.Controller{
 			Transport: o.Transport, TrAddr: o.TrAddr, TrSvcID: o.TrSvcID,
 			HostTrAddr: o.HostTrAddr, HostIface: o.HostIface,

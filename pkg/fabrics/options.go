@@ -96,7 +96,10 @@ var options = []option{
 		// Linux 5.16 it knows nothing else.
 		return o.Discovery && o.NQN != nvme.WellKnownDiscoveryNQN
 	})},
-	{name: "dhchap_secret", on: all, vital: true, secret: func(o *Options) Secret { return o.DHChapSecret }},
+	// Without it a controller that asks the host for proof refuses the
+	// connection, and any other makes the same one; so a key that a host has
+	// for all occasions does no harm on a kernel that cannot use it.
+	{name: "dhchap_secret", on: all, secret: func(o *Options) Secret { return o.DHChapSecret }},
 	{name: "dhchap_ctrl_secret", on: all, vital: true, secret: func(o *Options) Secret { return o.DHChapCtrlSecret }},
 	{name: "nr_io_queues", on: all, value: number(func(o *Options) *int { return o.NrIOQueues })},
 	{name: "nr_write_queues", on: ip, value: number(func(o *Options) *int { return o.NrWriteQueues })},
@@ -230,6 +233,11 @@ func (o *Options) check() error {
 		// The kernel would complete the pair from its own default host and
 		// then refuse the mixture.
 		return errors.New("hostnqn and hostid go together: both or neither")
+	}
+	for i := range options {
+		if get := options[i].secret; get != nil && get(o) != (Secret{}) && !get(o).IsDHChapKey() {
+			return fmt.Errorf("option %s is not a DH-HMAC-CHAP key", options[i].name)
+		}
 	}
 	return nil
 }

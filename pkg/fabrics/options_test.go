@@ -38,7 +38,7 @@ func fullOptions() Options {
 		KeepAliveTMO: new(0), QueueSize: new(16), NrIOQueues: new(0), NrWriteQueues: new(1), NrPollQueues: new(2),
 		ReconnectDelay: new(3), CtrlLossTMO: new(-1), FastIOFailTMO: new(4), TOS: new(0),
 		DisableSQFlow: true, HdrDigest: true, DataDigest: true, DuplicateConnect: true, TLS: true, Concat: true,
-		Keyring: new(int32(5)), TLSKey: new(int32(6)), DHChapSecret: NewSecret("h"), DHChapCtrlSecret: NewSecret("c"),
+		Keyring: new(int32(5)), TLSKey: new(int32(6)), DHChapSecret: NewSecret(hostKey), DHChapCtrlSecret: NewSecret(ctrlKey),
 	}
 }
 
@@ -59,7 +59,7 @@ func TestEncode(t *testing.T) {
 		{
 			name: "all", options: fullOptions(), kernel: everything(),
 			want: "nqn=" + testNQN + ",transport=tcp,traddr=fe80::1%eth0,host_traddr=fe80::2,host_iface=eth0,trsvcid=4420," +
-				"hostnqn=" + testHost + ",hostid=" + testID + ",discovery,dhchap_secret=h,dhchap_ctrl_secret=c," +
+				"hostnqn=" + testHost + ",hostid=" + testID + ",discovery,dhchap_secret=" + hostKey + ",dhchap_ctrl_secret=" + ctrlKey + "," +
 				"nr_io_queues=0,nr_write_queues=1,nr_poll_queues=2,queue_size=16,keep_alive_tmo=0,reconnect_delay=3," +
 				"ctrl_loss_tmo=-1,fast_io_fail_tmo=4,tos=0,keyring=5,tls_key=6,duplicate_connect,disable_sqflow,hdr_digest,data_digest,tls,concat",
 		},
@@ -96,7 +96,12 @@ func TestEncode(t *testing.T) {
 		{name: "loop has no source address", options: with(tcp, func(o *Options) { o.Transport, o.HostTrAddr = "loop", "192.0.2.2" }), kernel: everything(), err: "host_traddr"},
 		{name: "rdma has no tls", options: with(tcp, func(o *Options) { o.Transport, o.TLS = "rdma", true }), kernel: everything(), err: "tls"},
 		{name: "kernel without interfaces", options: with(tcp, func(o *Options) { o.HostIface = "eth0" }), kernel: optionsOf("5.13.9"), err: "host_iface"},
-		{name: "kernel without authentication", options: secretOptions(), kernel: without(everything(), "dhchap_secret"), err: "dhchap_secret"},
+		{name: "kernel without authentication", options: secretOptions(), kernel: without(everything(), "dhchap_secret", "dhchap_ctrl_secret"), err: "dhchap_ctrl_secret"},
+		{
+			name: "kernel without authentication, host's key only", options: with(tcp, func(o *Options) { o.DHChapSecret = NewSecret(hostKey) }),
+			kernel: without(everything(), "dhchap_secret"), want: base, dropped: []string{"dhchap_secret"},
+		},
+		{name: "no key", options: with(tcp, func(o *Options) { o.DHChapSecret = NewSecret("NobodySees") }), kernel: everything(), err: "dhchap_secret is not a DH-HMAC-CHAP key"},
 		{name: "kernel without tls", options: with(tcp, func(o *Options) { o.TLS = true }), kernel: without(everything(), "tls"), err: "tls"},
 		{name: "kernel without anything", options: tcp, err: "nqn"},
 		{name: "host NQN alone", options: with(tcp, func(o *Options) { o.HostNQN = testHost }), kernel: everything(), err: "hostid"},

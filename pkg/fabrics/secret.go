@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"unique"
 )
 
@@ -34,6 +35,14 @@ func (s Secret) Reveal() string {
 		return ""
 	}
 	return s.text.Value()
+}
+
+// IsDHChapKey reports whether the secret has the form of a DH-HMAC-CHAP key,
+// "DHHC-1:NN:BASE64:". The kernel checks the rest (drivers/nvme/host/fabrics.c,
+// NVMF_OPT_DHCHAP_SECRET).
+func (s Secret) IsDHChapKey() bool {
+	text := s.Reveal()
+	return strings.HasPrefix(text, "DHHC-1:") && len(text) >= len("DHHC-1:00:x") && !strings.ContainsAny(text, ", \t")
 }
 
 func (s Secret) String() string {

@@ -35,7 +35,7 @@ var (
 const soon = 20 * time.Second
 
 // Cases are all scenarios.
-var Cases = []Case{
+var Cases = slices.Concat([]Case{
 	{Name: "FirstConnect1", Run: func(w World) { firstConnect(w, 1) }},
 	{Name: "FirstConnect50", Run: func(w World) { firstConnect(w, 50) }},
 	{Name: "SubsystemAddedAndRemoved", Run: addedAndRemoved},
@@ -52,7 +52,7 @@ var Cases = []Case{
 	{Name: "ExistingConnectionAdopted", Run: adopted},
 	{Name: "ControllerConfiguredInStacd", Run: configuredIOC},
 	{Name: "NoDisconnect", Run: noDisconnect},
-}
+}, confCases)
 
 func nqn(n int) string { return fmt.Sprintf("nqn.2026-11.org.example:subsys%d", n) }
 

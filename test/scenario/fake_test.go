@@ -16,6 +16,7 @@ import (
 
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/daemon"
+	"github.com/nvme-stas/stas/internal/exclusions"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stac"
@@ -86,9 +87,7 @@ func (f *fake) confFile(d Daemon) string { return filepath.Join(f.confDir, strin
 
 func (f *fake) Configure(d Daemon, text string) {
 	f.Helper()
-	if err := os.WriteFile(f.confFile(d), []byte(text), 0o600); err != nil {
-		f.Fatal(err)
-	}
+	writeFile(f, f.confFile(d), text)
 }
 
 func (f *fake) Unconfigure(d Daemon) {
@@ -96,6 +95,18 @@ func (f *fake) Unconfigure(d Daemon) {
 	if err := os.Remove(f.confFile(d)); err != nil {
 		f.Fatal(err)
 	}
+}
+
+func (f *fake) DropIn(d Daemon, name, text string) {
+	f.Helper()
+	dropIn(f, f.confFile(d), name, text)
+}
+
+func (f *fake) exclusionList() string { return filepath.Join(f.confDir, "exclusions.conf") }
+
+func (f *fake) Exclude(text string) {
+	f.Helper()
+	writeFile(f, f.exclusionList(), text)
 }
 
 func (f *fake) Start(daemons ...Daemon) {
@@ -127,9 +138,10 @@ func (f *fake) start(d Daemon) {
 			const uuid = "36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2"
 			return hostid.Identity{NQN: "nqn.2014-08.org.nvmexpress:uuid:" + uuid, ID: uuid}, nil
 		},
-		Reload: in.reload,
-		Log:    daemon.NewLogger(f.Output(), false, level).With("daemon", d),
-		Level:  level,
+		Excluded: exclusions.New(f.exclusionList(), slog.New(slog.DiscardHandler)).Excludes,
+		Reload:   in.reload,
+		Log:      daemon.NewLogger(f.Output(), false, level).With("daemon", d),
+		Level:    level,
 	}
 	run := staf.New(env).Run
 	if d == Stacd {
@@ -178,6 +190,15 @@ func (f *fake) ForgetState() {
 }
 
 func (f *fake) Controllers() []nvmesysfs.Controller { return f.kernel.Controllers() }
+
+func (f *fake) Attribute(controller, attribute string) string {
+	f.Helper()
+	v, err := f.kernel.Attr(controller, attribute)
+	if err != nil {
+		f.Fatal(err)
+	}
+	return v
+}
 
 func (f *fake) Now() time.Time        { return time.Now() }
 func (f *fake) Sleep(d time.Duration) { time.Sleep(d) }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nvme-stas/stas/internal/exclusions"
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
 
@@ -101,6 +102,15 @@ func (g *Guest) Unconfigure(d Daemon) {
 	}
 }
 
+// DropIn implements [World].
+func (g *Guest) DropIn(d Daemon, name, text string) {
+	g.Helper()
+	dropIn(g, filepath.Join(configDir, string(d)+".conf"), name, text)
+}
+
+// Exclude implements [World].
+func (g *Guest) Exclude(text string) { g.Helper(); writeFile(g, exclusions.DefaultPath, text) }
+
 // Start implements [World]; the units are of a type that reports readiness.
 func (g *Guest) Start(daemons ...Daemon) { g.Helper(); g.systemctl("start", daemons) }
 
@@ -175,6 +185,16 @@ func (g *Guest) Controllers() []nvmesysfs.Controller {
 		}
 	}
 	return controllers
+}
+
+// Attribute implements [World].
+func (g *Guest) Attribute(controller, attribute string) string {
+	g.Helper()
+	v, err := g.sysfs.Attr(controller, attribute)
+	if err != nil {
+		g.Fatal(err)
+	}
+	return v
 }
 
 // Now implements [World].
@@ -300,6 +320,11 @@ func (g *Guest) clean() {
 	if err != nil {
 		g.Fatal(err)
 	}
+	for _, path := range []string{configDir + "/stafd.conf.d", configDir + "/stacd.conf.d", exclusions.DefaultPath} {
+		if err := os.RemoveAll(path); err != nil {
+			g.Error(err)
+		}
+	}
 	for _, c := range append(configs, configDir+"/stafd.conf", configDir+"/stacd.conf") {
 		writeFile(g, c, "")
 	}
@@ -359,13 +384,4 @@ func run(t testing.TB, name string, args ...string) string {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
 	return string(out)
-}
-
-// writeFile writes a file of the system or of one of the kernel's file
-// systems, where the reason of a refusal is in the kernel log.
-func writeFile(t testing.TB, name, text string) {
-	t.Helper()
-	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
 }

@@ -49,6 +49,11 @@ type World interface {
 	Configure(d Daemon, text string)
 	// Unconfigure removes the daemon's configuration file.
 	Unconfigure(d Daemon)
+	// DropIn writes a file in the daemon's configuration directory; an empty
+	// text removes it.
+	DropIn(d Daemon, name, text string)
+	// Exclude writes the host's NVMe exclusion list.
+	Exclude(text string)
 	// Start starts daemons and returns when they report readiness.
 	Start(...Daemon)
 	// Stop stops daemons in an orderly way and returns when they have ended.
@@ -63,6 +68,8 @@ type World interface {
 
 	// Controllers lists what sysfs shows, NVMe-oF controllers only.
 	Controllers() []nvmesysfs.Controller
+	// Attribute reads an attribute of a controller from sysfs.
+	Attribute(controller, attribute string) string
 
 	// Now and Sleep are the world's clock; virtual on the fake kernel.
 	Now() time.Time
