@@ -24,7 +24,7 @@ type Identity struct {
 	Key     fabrics.Secret // DH-HMAC-CHAP key, if any
 	SymName string         // for people to read, if any
 
-	inUse []Pair
+	others []Pair // that were found besides
 }
 
 // Pair is a host NQN and the host ID that goes with it, as something besides
@@ -40,20 +40,28 @@ type Pair struct {
 
 // IDFor is the host ID that goes with a host NQN. Linux allows one host ID for
 // each host NQN and the other way round, so that an NQN that is not the host's
-// own needs another ID: the one under which it is connected already, the UUID
-// in it, or one derived from it.
+// own needs another ID: the one under which it is connected already, or was
+// when the host booted, the UUID in it, or one derived from it.
 func (i Identity) IDFor(nqn string) string {
 	if nqn == i.NQN {
 		return i.ID
 	}
-	if p, ok := find(i.inUse, func(p Pair) bool { return p.NQN == nqn }); ok {
+	if p, ok := i.connected(func(p Pair) bool { return p.NQN == nqn }); ok {
 		return p.ID
 	}
 	taken := func(uuid string) bool {
-		_, ok := find(i.inUse, func(p Pair) bool { return p.ID == uuid })
+		_, ok := i.connected(func(p Pair) bool { return p.ID == uuid })
 		return ok || uuid == i.ID
 	}
+	if p, ok := find(i.others, func(p Pair) bool { return p.NQN == nqn && !taken(p.ID) }); ok {
+		return p.ID
+	}
 	return derivedID(nqn, taken)
+}
+
+// connected finds a pair under which the kernel has a connection.
+func (i Identity) connected(match func(Pair) bool) (Pair, bool) {
+	return find(i.others, func(p Pair) bool { return p.InUse && match(p) })
 }
 
 // derivedID makes a host ID of a host NQN, always the same unless it is taken.
@@ -126,7 +134,7 @@ func Load(paths Paths, others ...Pair) (Identity, []conf.Issue, error) {
 	}
 	// What the kernel shows need not be what is needed here.
 	others = usable(others)
-	id := Identity{inUse: slices.DeleteFunc(slices.Clone(others), func(p Pair) bool { return !p.InUse })}
+	id := Identity{others: others}
 	id.NQN, id.ID, err = sys.nqn(paths.NQN, others)
 	if err == nil && id.ID == "" {
 		id.ID, err = sys.id(paths.ID, id.NQN, others)
@@ -176,11 +184,11 @@ func (s *sysConf) id(defaultPath, nqn string, others []Pair) (string, error) {
 // connections: of what does not fit it makes no connection. It returns the host
 // ID that does.
 func (s *sysConf) pair(id Identity) string {
-	own, connected := find(id.inUse, func(p Pair) bool { return p.NQN == id.NQN })
-	if _, same := find(id.inUse, func(p Pair) bool { return p.NQN == id.NQN && p.ID == id.ID }); same {
+	own, connected := id.connected(func(p Pair) bool { return p.NQN == id.NQN })
+	if _, same := id.connected(func(p Pair) bool { return p.NQN == id.NQN && p.ID == id.ID }); same {
 		return id.ID
 	}
-	other, taken := find(id.inUse, func(p Pair) bool { return p.ID == id.ID })
+	other, taken := id.connected(func(p Pair) bool { return p.ID == id.ID })
 	var used, problem string
 	switch {
 	case connected:

@@ -170,6 +170,7 @@ func TestOthers(t *testing.T) {
 	const (
 		otherID  = "a0000000-0000-4000-8000-000000000001"
 		otherNQN = "nqn.2014-08.org.nvmexpress:uuid:" + otherID
+		bootID   = "b0000000-0000-4000-8000-000000000002"
 		// printf NQN | sha256sum, version and variant put in
 		derived = "974d7491-70e7-432e-b890-49bf724fa3df"
 	)
@@ -199,6 +200,10 @@ func TestOthers(t *testing.T) {
 		},
 		{name: "no ID, and none that goes with it", files: map[string]string{"hostnqn": nqn}, others: []Pair{boot, live(otherNQN, id)}},
 		{name: "sys.conf names a file that is missing", files: map[string]string{"sys.conf": "[Host]\nnqn=file://@/none", "hostid": id}, others: []Pair{boot}},
+		{name: "booted under another NQN, with an ID of its own", files: map[string]string{"hostnqn": nqn, "hostid": id}, others: []Pair{{NQN: otherNQN, ID: bootID}}, nqn: nqn, id: id, other: bootID},
+		{name: "and connected with another one", files: map[string]string{"hostnqn": nqn, "hostid": id}, others: []Pair{{NQN: otherNQN, ID: bootID}, live(otherNQN, otherID)}, nqn: nqn, id: id, other: otherID},
+		{name: "booted under another NQN, with the same ID", files: map[string]string{"hostnqn": nqn, "hostid": id}, others: []Pair{{NQN: otherNQN, ID: id}}, nqn: nqn, id: id, other: otherID},
+		{name: "booted under another NQN, with an ID in use", files: map[string]string{"hostnqn": nqn, "hostid": id}, others: []Pair{{NQN: otherNQN, ID: bootID}, live("nqn.x", bootID)}, nqn: nqn, id: id, other: otherID},
 		{name: "nonsense elsewhere", files: map[string]string{"hostid": id}, others: []Pair{live("me", id), live(nqn, "1")}},
 		{
 			name: "in use with another ID", files: map[string]string{"hostnqn": nqn, "hostid": id}, others: []Pair{live(nqn, otherID)}, nqn: nqn, id: otherID,

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/daemon"
 	"github.com/nvme-stas/stas/internal/hostid"
@@ -72,7 +73,7 @@ func (r *rig) env(change func(*service.Env)) service.Env {
 	env := service.Env{
 		Kernel: r.kernel, Bus: r.outside, State: r.outside, Supervisor: r.outside,
 		Config:   func() (*conf.Config, error) { return &conf.Config{}, r.load },
-		Identity: func() (hostid.Identity, error) { return identity, nil },
+		Identity: func(boot.Tables) (hostid.Identity, error) { return identity, nil },
 		Reload:   r.reload,
 		Log:      daemon.NewLogger(r.t.Output(), false, new(slog.LevelVar)),
 		Level:    new(slog.LevelVar),

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/reconcile"
@@ -23,10 +24,13 @@ type Env struct {
 	Bus        Bus
 	State      State
 	Supervisor Supervisor
-	// Config and Identity read the daemon's configuration and the host's
-	// identity. They are called at start and at each reload.
-	Config   func() (*conf.Config, error)
-	Identity func() (hostid.Identity, error)
+	// Config, BootTables and Identity read the daemon's configuration, the
+	// tables of the host's firmware, and who the host is, for which they count,
+	// too. They are called at start and at each reload. BootTables is nil for a
+	// host without any.
+	Config     func() (*conf.Config, error)
+	BootTables func() boot.Tables
+	Identity   func(boot.Tables) (hostid.Identity, error)
 	// Excluded says what of the host's exclusion list forbids a connection, or
 	// nothing. It is asked before each attempt, and may block. Nil forbids none.
 	Excluded func(fabrics.Options) string
@@ -77,7 +81,7 @@ type Policy interface {
 // Run runs the daemon until ctx ends or something fails for good. backend is
 // what is served on the bus: the policy, with the service in it.
 func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
-	cfg, identity, err := s.load()
+	in, err := s.load()
 	if err != nil {
 		return err
 	}
@@ -85,7 +89,7 @@ func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
 	ctx, cancel := context.WithCancelCause(stop)
 	defer cancel(nil)
 	s.ctx = ctx
-	s.apply(cfg, identity)
+	s.apply(in)
 	if s.env.Tron {
 		s.SetTron(true)
 	}
@@ -134,21 +138,30 @@ func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
 	return nil // being told to stop is no failure, whatever the reason
 }
 
-// load reads configuration and identity.
-func (s *Service) load() (*conf.Config, hostid.Identity, error) {
-	cfg, err := s.env.Config()
-	if err != nil {
-		return nil, hostid.Identity{}, err
-	}
-	identity, err := s.env.Identity()
-	return cfg, identity, err
+// input is what is read at start and at each reload.
+type input struct {
+	cfg      *conf.Config
+	identity hostid.Identity
+	boot     boot.Tables
 }
 
-func (s *Service) apply(cfg *conf.Config, identity hostid.Identity) {
-	s.identity = identity
-	s.doubtful.Store(cfg.Doubtful)
-	s.SetTron(cfg.Tron)
-	s.policy.Apply(cfg, identity)
+// load reads configuration, identity and boot tables.
+func (s *Service) load() (in input, err error) {
+	if in.cfg, err = s.env.Config(); err != nil {
+		return in, err
+	}
+	if s.env.BootTables != nil {
+		in.boot = s.env.BootTables()
+	}
+	in.identity, err = s.env.Identity(in.boot)
+	return in, err
+}
+
+func (s *Service) apply(in input) {
+	s.identity, s.boot = in.identity, in.boot
+	s.doubtful.Store(in.cfg.Doubtful)
+	s.SetTron(in.cfg.Tron)
+	s.policy.Apply(in.cfg, in.identity)
 }
 
 // reloads reads everything again when asked to. What cannot be read changes
@@ -161,12 +174,12 @@ func (s *Service) reloads(ctx context.Context) error {
 		case <-s.env.Reload:
 		}
 		s.env.Supervisor.Reloading()
-		cfg, identity, err := s.load()
+		in, err := s.load()
 		s.failedReload.Store(nil)
 		if err != nil {
 			s.failedReload.Store(new(err.Error()))
 			s.log.Error("nothing was reloaded, the last good configuration stays in force", "error", err)
-		} else if s.loop.Do(ctx, func() { s.apply(cfg, identity); s.retryNow() }) == nil {
+		} else if s.loop.Do(ctx, func() { s.apply(in); s.retryNow() }) == nil {
 			s.log.Info("configuration reloaded")
 		}
 		s.env.Supervisor.Ready(s.status())

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/daemon"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/reconcile"
@@ -75,6 +76,7 @@ type Service struct {
 	loop     *daemon.Loop
 	engine   *reconcile.Engine[fabrics.Options] // of the loop
 	identity hostid.Identity                    // of the loop
+	boot     boot.Tables                        // of the loop
 
 	ctx          context.Context // of Run
 	seq          atomic.Uint64   // see reconcile.Engine.Observe
@@ -109,6 +111,9 @@ func New(kind tid.Kind, policy Policy, env Env) *Service {
 
 // Engine is what the policy tells its wishes. It belongs to the loop.
 func (s *Service) Engine() *reconcile.Engine[fabrics.Options] { return s.engine }
+
+// BootTables are those of the host, as last read. They belong to the loop.
+func (s *Service) BootTables() boot.Tables { return s.boot }
 
 // Loop runs what touches the state.
 func (s *Service) Loop() *daemon.Loop { return s.loop }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/service"
@@ -124,7 +125,7 @@ func TestIdentityIsReadAtReload(t *testing.T) {
 		reads := 0
 		var broken error
 		r.svc = service.New(tid.IO, r.policy, r.env(func(env *service.Env) {
-			env.Identity = func() (hostid.Identity, error) { reads++; return identity, broken }
+			env.Identity = func(boot.Tables) (hostid.Identity, error) { reads++; return identity, broken }
 		}))
 		r.policy.engine = r.svc.Engine()
 		r.start()

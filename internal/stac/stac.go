@@ -220,7 +220,6 @@ func (d *Daemon) reconsider() {
 	for _, id := range order {
 		d.Engine().Want(id, options[id], now)
 	}
-	keep := d.cfg.DisconnectScope == conf.NoDisconnect
 	for id, was := range d.wanted {
 		if _, ok := wanted[id]; ok {
 			continue
@@ -228,15 +227,38 @@ func (d *Daemon) reconsider() {
 		// It may be known from before a restart only.
 		d.WantUntilNow(id, d.cfg, d.identity)
 		entry := doubted[id]
-		if entry != nil || was.configured && service.Doubted(d.cfg, id) {
+		stays := service.Stays
+		switch {
+		case entry != nil || was.configured && service.Doubted(d.cfg, id):
+		case d.BootTables().Unread:
+			stays = " stays, because the boot tables cannot be read, and the host may have been booted from it"
+		default:
+			stays = ""
+		}
+		if stays != "" {
 			wanted[id] = reason{was.configured, entry}
-			d.tell(slog.LevelWarn, id.String()+service.Stays)
+			d.tell(slog.LevelWarn, id.String()+stays)
 			continue
 		}
+		booted := d.Booted(id)
+		if booted != "" {
+			d.log.Info(id.String() + " is no longer wanted, but never disconnected: " + booted)
+		}
+		keep := booted != "" || d.cfg.DisconnectScope == conf.NoDisconnect
 		d.GiveUp(id, keep, func(id tid.TID) bool { _, ok := wanted[id]; return ok })
 	}
 	d.wanted = wanted
 	d.save()
+}
+
+// Booted says why a controller is never disconnected, whoever asks for it: the
+// host may run from it. It says nothing of others. It belongs to the loop.
+func (d *Daemon) Booted(id tid.TID) string {
+	table := d.BootTables().Booted(id)
+	if table == "" {
+		return ""
+	}
+	return "the boot table " + table + " names it, so that the host may have been booted from it"
 }
 
 func byName(a, b tid.TID) int { return strings.Compare(a.String(), b.String()) }

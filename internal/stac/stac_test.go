@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/daemon"
 	"github.com/nvme-stas/stas/internal/hostid"
@@ -22,6 +23,7 @@ import (
 	"github.com/nvme-stas/stas/internal/stac"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/stastest"
+	"github.com/nvme-stas/stas/internal/tid"
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
 
@@ -34,6 +36,7 @@ type rig struct {
 	t      *testing.T
 	kernel *stastest.Kernel
 	conf   string
+	boot   boot.Tables
 	state  []byte // of the state file
 	log    bytes.Buffer
 
@@ -85,8 +88,9 @@ func (r *rig) start() {
 			cfg, _, err := conf.Parse(conf.Stacd, "stacd.conf", strings.NewReader(r.conf))
 			return cfg, err
 		},
-		Identity: func() (hostid.Identity, error) { return r.self, nil },
-		Reload:   r.reload, Log: log, Level: new(slog.LevelVar),
+		BootTables: func() boot.Tables { return r.boot },
+		Identity:   func(boot.Tables) (hostid.Identity, error) { return r.self, nil },
+		Reload:     r.reload, Log: log, Level: new(slog.LevelVar),
 	}, r)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -518,4 +522,78 @@ func TestInfo(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What the host may have been booted from is never disconnected, whatever the
+// configuration says; but to be in a boot table makes nothing wanted.
+func TestBooted(t *testing.T) {
+	disk := tid.New(tid.TID{Transport: "tcp", TrAddr: "10.0.0.1", TrSvcID: "4420", SubsysNQN: "nqn.a", HostIface: "eth9", HostNQN: "nqn.firmware"})
+	never := disk
+	never.SubsysNQN = "nqn.c"
+	table := boot.Tables{Storage: []boot.Controller{{ID: disk, Table: "NBFT"}, {ID: never, Table: "NBFT"}}}
+	const (
+		none  = "[Controllers]\n"
+		a     = "controller=transport=tcp;traddr=10.0.0.1;trsvcid=4420;nqn=nqn.a\n"
+		b     = "controller=transport=tcp;traddr=10.0.0.1;trsvcid=4420;nqn=nqn.b\n"
+		scope = "[I/O controller connection management]\ndisconnect-scope=all-connections-matching-disconnect-trtypes\n"
+		named = "never disconnected: the boot table NBFT names it"
+	)
+	for _, c := range []struct {
+		name      string
+		conf      string
+		boot      boot.Tables
+		connected string
+		wanted    string
+		log       string // the one line about boot tables, or none
+	}{
+		{name: "taken out", conf: none, boot: table, connected: "nqn.a", log: named},
+		{name: "excluded", conf: none + a + b + "exclude=traddr=10.0.0.1", boot: table, connected: "nqn.a", log: named},
+		{name: "whatever the scope", conf: scope, boot: table, connected: "nqn.a", log: named},
+		{name: "no table", conf: none},
+		{name: "unreadable", conf: none + a, boot: boot.Tables{Unread: true}, connected: "nqn.a nqn.b", wanted: "a 10.0.0.1, b 10.0.0.1", log: "b) stays, because the boot tables cannot be read"},
+		{name: "unreadable, excluded", conf: none + a + "exclude=nqn=nqn.b", boot: boot.Tables{Unread: true}, connected: "nqn.a nqn.b", wanted: "a 10.0.0.1, b 10.0.0.1", log: "b) stays, because the boot tables cannot be read"},
+		{name: "wanted", conf: none + a, boot: table, connected: "nqn.a", wanted: "a 10.0.0.1"},
+	} {
+		for _, restarted := range []bool{false, true} {
+			t.Run(fmt.Sprint(c.name, " ", restarted), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					r := newRig(t)
+					for _, nqn := range []string{"nqn.a", "nqn.b", "nqn.c"} {
+						r.kernel.Offer(nqn, "10.0.0.1", "4420", true)
+					}
+					r.conf, r.boot = none+a+b, c.boot
+					r.start()
+					r.settle()
+					if restarted {
+						r.stop()
+						r.conf = c.conf
+						r.start()
+						r.settle()
+					} else {
+						r.reconfigure(c.conf)
+					}
+					r.expectWanted("reloaded", c.wanted)
+					var all []string
+					for _, c := range r.kernel.Controllers() {
+						all = append(all, c.SubsysNQN)
+					}
+					slices.Sort(all)
+					if got := strings.Join(all, " "); got != c.connected {
+						t.Errorf("connected are %q, want %q", got, c.connected)
+					}
+					if n := strings.Count(r.log.String(), "boot table"); n > 1 || (n == 1) != (c.log != "") || !strings.Contains(r.log.String(), c.log) {
+						t.Errorf("%q is not all that is logged:\n%s", c.log, r.log.String())
+					}
+					err := r.daemon.Loop().Do(t.Context(), func() {
+						if why := r.daemon.Booted(disk); (why != "") != (len(c.boot.Storage) > 0) {
+							t.Errorf("the boot disk stays: %q", why)
+						}
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			})
+		}
+	}
 }

@@ -3,10 +3,12 @@
 package staf
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -21,8 +23,11 @@ import (
 	"github.com/nvme-stas/stas/pkg/uevent"
 )
 
-// originConfigured is the origin of what a controller= line asks for.
-const originConfigured = "configured"
+// The origins of discovery controllers. What has several has the first.
+const (
+	originConfigured = "configured" // a controller= line
+	originNBFT       = "nbft"       // the boot tables
+)
 
 // Daemon is stafd.
 type Daemon struct {
@@ -39,6 +44,7 @@ type Daemon struct {
 
 type page struct {
 	logpage.Page
+	origin string
 	// announced says that the page has been read since its controller was last
 	// taken up. stacd waits for that signal, whether or not anything changed.
 	announced bool
@@ -67,7 +73,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	var last state
 	if d.Restore(&last) {
 		for _, c := range last.Controllers {
-			d.pages[c.TID] = &page{Page: c.Page}
+			d.pages[c.TID] = &page{Page: c.Page, origin: c.Origin}
 		}
 	}
 	return d.Service.Run(ctx, d)
@@ -79,22 +85,29 @@ func (d *Daemon) Tasks() []func(context.Context) error { return nil }
 // Apply implements [service.Policy].
 func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 	wanted := service.Configured(cfg, tid.Discovery, identity, d.log)
+	booted := d.booted(cfg, identity, wanted)
 	now := time.Now()
-	for id, options := range wanted {
-		if d.pages[id] == nil {
-			d.pages[id] = &page{}
+	want := func(all service.Wanted, origin string) {
+		for id, options := range all {
+			if d.pages[id] == nil {
+				d.pages[id] = &page{}
+			}
+			d.pages[id].origin = origin
+			d.Engine().Want(id, options, now)
 		}
-		d.Engine().Want(id, options, now)
 	}
+	want(wanted, originConfigured)
+	want(booted, originNBFT)
+	maps.Copy(wanted, booted)
 	removed := false
-	for id := range d.pages {
+	for id, p := range d.pages {
 		if _, ok := wanted[id]; ok {
 			continue
 		}
 		// It may be known from before a restart only.
 		d.WantUntilNow(id, cfg, identity)
-		if service.Doubted(cfg, id) {
-			d.log.Warn(id.String() + service.Stays)
+		if stays := d.doubted(cfg, id, p.origin); stays != "" {
+			d.log.Warn(id.String() + stays)
 			continue
 		}
 		d.GiveUp(id, false, func(id tid.TID) bool { _, ok := wanted[id]; return ok })
@@ -107,10 +120,56 @@ func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 	d.save()
 }
 
+// booted returns the discovery controllers of the boot tables, without those
+// that are wanted already.
+func (d *Daemon) booted(cfg *conf.Config, identity hostid.Identity, already service.Wanted) service.Wanted {
+	wanted := make(service.Wanted)
+	for _, c := range d.BootTables().Discovery {
+		id := c.ID
+		id.HostNQN = cmp.Or(id.HostNQN, identity.NQN)
+		if cfg.IgnoreIface {
+			id.HostIface = ""
+		}
+		if _, ok := already[id]; ok {
+			continue
+		}
+		if err := id.Validate(); err != nil {
+			d.log.Warn(fmt.Sprintf("a discovery controller of the boot table %s cannot be connected: %v", c.Table, err))
+			continue
+		}
+		if no := cfg.Refuses(id, false); no != nil {
+			d.log.Info(fmt.Sprintf("%s is in the boot table %s, but not connected: %s", id, c.Table, no.Why))
+			continue
+		}
+		wanted[id] = service.Options(id, tid.Discovery, cfg.ParamsFor(id), identity)
+	}
+	return wanted
+}
+
+// doubted says why a controller stays though nothing lists it any more, or
+// nothing if it does not: not everything could be read or understood.
+func (d *Daemon) doubted(cfg *conf.Config, id tid.TID, origin string) string {
+	if origin != originNBFT {
+		if service.Doubted(cfg, id) {
+			return service.Stays
+		}
+		return ""
+	}
+	switch no := cfg.Refuses(id, false); {
+	case no != nil && no.Sure:
+		return ""
+	case no != nil:
+		return service.Stays
+	case d.BootTables().Unread:
+		return " stays, because the boot tables cannot be read"
+	}
+	return ""
+}
+
 func (d *Daemon) save() {
 	s := state{Controllers: make([]controllerState, 0, len(d.pages))}
 	for id, p := range d.pages {
-		s.Controllers = append(s.Controllers, controllerState{id, originConfigured, p.Page})
+		s.Controllers = append(s.Controllers, controllerState{id, p.origin, p.Page})
 	}
 	d.Save(s)
 }
@@ -172,7 +231,7 @@ func (d *Daemon) Info(id tid.TID, _ bool, info stasbus.Dict) {
 	if p == nil {
 		return
 	}
-	info["origin"] = originConfigured
+	info["origin"] = p.origin
 	info[stasbus.KnownKey] = stasbus.Bool(p.Known)
 	info["log-page-entries"] = fmt.Sprint(len(p.Entries))
 	if st, ok := d.Engine().Status(id); ok && st.Work.Err != nil {

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/daemon"
 	"github.com/nvme-stas/stas/internal/hostid"
@@ -46,6 +47,7 @@ type rig struct {
 	t       *testing.T
 	kernel  *stastest.Kernel
 	conf    string
+	boot    boot.Tables
 	state   []byte // of the state file
 	log     bytes.Buffer
 	signals []string // "PORT DEVICE" or "dc_removed", since last asked for
@@ -115,8 +117,9 @@ func (r *rig) start() {
 			cfg, _, err := conf.Parse(conf.Stafd, "stafd.conf", strings.NewReader(r.conf))
 			return cfg, err
 		},
-		Identity: func() (hostid.Identity, error) { return identity, nil },
-		Reload:   r.reload, Log: log, Level: new(slog.LevelVar),
+		BootTables: func() boot.Tables { return r.boot },
+		Identity:   func(boot.Tables) (hostid.Identity, error) { return identity, nil },
+		Reload:     r.reload, Log: log, Level: new(slog.LevelVar),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -381,6 +384,102 @@ func TestDamagedState(t *testing.T) {
 		r.expectPages("damaged state", "1=False:")
 		if !strings.Contains(r.log.String(), "state cannot be used") {
 			t.Errorf("nothing tells:\n%s", r.log.String())
+		}
+	})
+}
+
+// controllers lists the wanted ones as "PORT ORIGIN [IFACE]".
+func (r *rig) controllers() string {
+	r.t.Helper()
+	list, err := r.daemon.ListControllers(r.t.Context(), true)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var all []string
+	for _, d := range list {
+		all = append(all, strings.TrimSpace(d["trsvcid"]+" "+d["origin"]+" "+d["host-iface"]))
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+// booted are boot tables with the discovery controllers at these ports.
+func booted(ids ...tid.TID) (t boot.Tables) {
+	for _, id := range ids {
+		t.Discovery = append(t.Discovery, boot.Controller{ID: id, Table: "NBFT"})
+	}
+	return t
+}
+
+func TestBootTables(t *testing.T) {
+	bare, via := dcID("1"), dcID("1")
+	bare.HostNQN, via.HostIface = "", "eth0"
+	unread := boot.Tables{Unread: true}
+	host := dcID("3")
+	host.TrAddr = "dc.example"
+	const none = "[Controllers]\n"
+	for _, c := range []struct {
+		name          string
+		conf, conf2   string // before and after a reload
+		boot, boot2   boot.Tables
+		before, after string
+		log           string
+	}{
+		{name: "found", conf: none, boot: booted(bare, dcID("2")), conf2: none, boot2: booted(bare), before: "1 nbft, 2 nbft", after: "1 nbft"},
+		{name: "configured besides", conf: dc1, boot: booted(dcID("1"), dcID("2")), before: "1 configured, 2 nbft", conf2: none, boot2: booted(dcID("1")), after: "1 nbft"},
+		{name: "configured later", conf: none, boot: booted(bare), before: "1 nbft", conf2: dc1, boot2: booted(bare), after: "1 configured"},
+		{name: "unreadable", conf: none, boot: booted(bare, dcID("2")), before: "1 nbft, 2 nbft", conf2: none, boot2: unread, after: "1 nbft, 2 nbft", log: "stays, because the boot tables cannot be read"},
+		{name: "a part is unreadable", conf: none, boot: booted(bare), before: "1 nbft", conf2: none, boot2: boot.Tables{Unread: true, Discovery: booted(dcID("2")).Discovery}, after: "1 nbft, 2 nbft"},
+		{name: "unreadable and excluded", conf: none, boot: booted(bare, dcID("2")), before: "1 nbft, 2 nbft", conf2: none + "exclude=trsvcid=2", boot2: unread, after: "1 nbft"},
+		{name: "unreadable is no reason for others to stay", conf: dc1 + dc2, boot: unread, before: "1 configured, 2 configured", conf2: dc1, boot2: unread, after: "1 configured"},
+		{name: "excluded", conf: none + "exclude=trsvcid=1", boot: booted(bare, dcID("2")), before: "2 nbft", conf2: none, boot2: booted(bare, dcID("2")), after: "1 nbft, 2 nbft", log: "is in the boot table NBFT, but not connected: stafd.conf:2 excludes trsvcid=1"},
+		{name: "included", conf: none + "include=trsvcid=1", boot: booted(bare, dcID("2")), before: "1 nbft", conf2: none + "include=trsvcid=1\ninclude=x", boot2: booted(bare, dcID("2")), after: "1 nbft"},
+		{name: "a doubtful include", conf: none, boot: booted(bare, dcID("2")), before: "1 nbft, 2 nbft", conf2: none + "include=trsvcid=1\ninclude=x", boot2: booted(bare, dcID("2")), after: "1 nbft, 2 nbft"},
+		{name: "a doubtful configuration", conf: none, boot: booted(bare), before: "1 nbft", conf2: none + "controller=x", after: ""},
+		{name: "interface ignored", conf: "[Global]\nignore-iface=true\n", boot: booted(via), before: "1 nbft", conf2: none, boot2: booted(via), after: "1 nbft eth0"},
+		{name: "the interface appears", conf: none, boot: booted(bare), before: "1 nbft", conf2: none, boot2: booted(via), after: "1 nbft eth0"},
+		{name: "not an address", conf: none, boot: booted(host, bare), before: "1 nbft", conf2: none, boot2: booted(bare), after: "1 nbft", log: "of the boot table NBFT cannot be connected: traddr \"dc.example\""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.conf, r.boot = c.conf, c.boot
+				expect := func(when, want string) {
+					t.Helper()
+					if got := r.controllers(); got != want {
+						t.Errorf("%s: %q, want %q", when, got, want)
+					}
+				}
+				r.start()
+				expect("before", c.before)
+				r.boot = c.boot2
+				r.reconfigure(c.conf2)
+				expect("after", c.after)
+				r.stop()
+				r.start()
+				expect("restarted", c.after)
+				if !strings.Contains(r.log.String(), c.log) {
+					t.Errorf("%q is not logged:\n%s", c.log, r.log.String())
+				}
+			})
+		})
+	}
+}
+
+// TestBootIdentity connects under the host NQN that the table demands.
+func TestBootIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		id := dcID("1")
+		id.HostNQN = "nqn.2014-08.org.nvmexpress:uuid:a0000000-0000-4000-8000-000000000001"
+		r.conf, r.boot = "[Global]\nkato=7\n", booted(id)
+		r.start()
+		all := r.kernel.Controllers()
+		if len(all) != 1 || all[0].HostNQN != id.HostNQN || all[0].HostID != "a0000000-0000-4000-8000-000000000001" {
+			t.Fatalf("%+v", all)
+		}
+		if kato, err := r.kernel.Attr(all[0].Name, "kato"); kato != "7" {
+			t.Errorf("kato %s, %v", kato, err)
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
@@ -33,11 +34,14 @@ func (p program) checkConfig(path string, named bool, stdout, stderr io.Writer) 
 	if err != nil {
 		fail(err)
 	}
-	var inUse []hostid.Pair
+	tables := boot.Source{Dir: p.tables}
+	booted, issues := tables.Read()
+	wrong += show(stdout, issues, p.host.euid())
+	known := booted.Pairs(nil)
 	if sysfs, err := nvmesysfs.NewFS("/sys"); err == nil {
-		inUse = connected(sysfs)
+		known = others(booted, sysfs)
 	}
-	_, issues, err = hostid.Load(p.paths, inUse...)
+	_, issues, err = hostid.Load(p.paths, known...)
 	wrong += show(stdout, issues, p.host.euid())
 	if err != nil {
 		fail(err)

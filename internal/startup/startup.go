@@ -15,11 +15,13 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/daemon"
 	"github.com/nvme-stas/stas/internal/exclusions"
@@ -45,12 +47,13 @@ const gcPercent = 25
 
 // program is one of the daemons.
 type program struct {
-	name  conf.Daemon
-	what  string
-	names stasbus.Names
-	run   func(context.Context, service.Env) error
-	paths hostid.Paths
-	host  host
+	name   conf.Daemon
+	what   string
+	names  stasbus.Names
+	run    func(context.Context, service.Env) error
+	paths  hostid.Paths
+	tables string // directory of the boot tables
+	host   host
 }
 
 // host is what the checks at start ask the host for.
@@ -73,14 +76,14 @@ func Stacd(args []string, stdout, stderr io.Writer) int {
 
 func stafd(h host) program {
 	return program{
-		name: conf.Stafd, what: "find NVMe-oF discovery controllers and read their log pages", names: stasbus.Staf, paths: hostid.DefaultPaths, host: h,
+		name: conf.Stafd, what: "find NVMe-oF discovery controllers and read their log pages", names: stasbus.Staf, paths: hostid.DefaultPaths, tables: boot.DefaultDir, host: h,
 		run: func(ctx context.Context, env service.Env) error { return staf.New(env).Run(ctx) },
 	}
 }
 
 func stacd(h host) program {
 	return program{
-		name: conf.Stacd, what: "connect the NVMe-oF I/O controllers that stafd finds", names: stasbus.Stac, paths: hostid.DefaultPaths, host: h,
+		name: conf.Stacd, what: "connect the NVMe-oF I/O controllers that stafd finds", names: stasbus.Stac, paths: hostid.DefaultPaths, tables: boot.DefaultDir, host: h,
 		run: func(ctx context.Context, env service.Env) error {
 			return stac.New(env, stasbus.Feed{Log: env.Log}).Run(ctx)
 		},
@@ -183,6 +186,7 @@ func (p program) start(o options, log *slog.Logger, level *slog.LevelVar) error 
 		return err
 	}
 	log.Info(fmt.Sprintf("%s %s starts", p.name, version.Version))
+	tables := boot.Source{Dir: p.tables, Links: kernel.Links}
 	return p.run(ctx, service.Env{
 		Kernel:     kernel,
 		Bus:        stasbus.NewServer(p.names, log),
@@ -193,8 +197,16 @@ func (p program) start(o options, log *slog.Logger, level *slog.LevelVar) error 
 			report(log, issues)
 			return cfg, err
 		},
-		Identity: func() (hostid.Identity, error) {
-			identity, issues, err := hostid.Load(p.paths, connected(kernel.FS)...)
+		BootTables: func() boot.Tables {
+			t, issues := tables.Read()
+			report(log, issues)
+			if len(t.Names) > 0 {
+				log.Info("this host has boot tables of its firmware: " + strings.Join(t.Names, ", "))
+			}
+			return t
+		},
+		Identity: func(tables boot.Tables) (hostid.Identity, error) {
+			identity, issues, err := hostid.Load(p.paths, others(tables, kernel.FS)...)
 			report(log, issues)
 			return identity, err
 		},
@@ -225,6 +237,13 @@ func reloads() <-chan struct{} {
 		}
 	}()
 	return reload
+}
+
+// others lists the host NQNs and IDs that are known besides the host's files:
+// those of the boot tables, and those of the connections that exist.
+func others(tables boot.Tables, sysfs *nvmesysfs.FS) []hostid.Pair {
+	inUse := connected(sysfs)
+	return append(tables.Pairs(inUse), inUse...)
 }
 
 // connected lists the host NQNs and IDs of the connections that exist.

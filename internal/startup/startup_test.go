@@ -13,11 +13,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stastest"
 	"github.com/nvme-stas/stas/internal/version"
+	"github.com/nvme-stas/stas/pkg/nbft"
 )
 
 // root has all that the daemons need.
@@ -112,10 +114,11 @@ func TestSignals(t *testing.T) {
 				write(t, file, "[Global]\ntron=false\n")
 				manager := &manager{told: make(chan string, 8)}
 				run := p.run
+				p.tables = t.TempDir()
 				p.run = func(ctx context.Context, env service.Env) error {
 					env.Kernel, env.Supervisor = stastest.NewKernel(), manager
 					env.Bus = &stastest.Connection{Bus: stastest.NewBus()}
-					env.Identity = func() (hostid.Identity, error) {
+					env.Identity = func(boot.Tables) (hostid.Identity, error) {
 						return hostid.Identity{NQN: "nqn.2014-08.org.nvmexpress:uuid:36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2"}, nil
 					}
 					return run(ctx, env)
@@ -278,6 +281,7 @@ func TestCheckConfig(t *testing.T) {
 			}
 			p := stafd(user)
 			p.run = func(context.Context, service.Env) error { t.Error("it runs"); return nil }
+			p.tables = filepath.Join(dir, "tables")
 			p.paths = hostid.Paths{SysConf: filepath.Join(dir, "sys.conf"), NQN: filepath.Join(dir, "hostnqn"), ID: filepath.Join(dir, "hostid")}
 			if c.files["hostnqn"] == "" {
 				write(t, p.paths.NQN, nqn)
@@ -301,6 +305,70 @@ func TestCheckConfigOfRootsFiles(t *testing.T) {
 		var out bytes.Buffer
 		if wrong := show(&out, []conf.Issue{issue}, euid); wrong != want || strings.Contains(out.String(), "only root can check this") != (euid != 0) {
 			t.Errorf("as %d: %d mistakes\n%s", euid, wrong, &out)
+		}
+	}
+}
+
+// A host without files of its own is who its firmware was, in the spelling of
+// the host ID that the NQN suggests.
+func TestBootTables(t *testing.T) {
+	const (
+		uuid = "33221100-5544-7766-8899-aabbccddeeff"
+		nqn  = "nqn.2014-08.org.nvmexpress:uuid:" + uuid
+	)
+	table := nbft.Table{
+		Header: nbft.Header{Major: 1},
+		Host: nbft.Host{
+			NQN: nqn,
+			ID:  nbft.HostID{0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff},
+		},
+		Discovery: []nbft.Discovery{{Index: 1, URI: "nvme+tcp://192.0.2.1:8009/", NQN: "nqn.dc"}},
+	}
+	b, err := table.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "NBFT"), string(b))
+	write(t, filepath.Join(dir, "NBFT1"), "x")
+	write(t, filepath.Join(dir, "stafd.conf"), "")
+	p := stafd(root)
+	p.tables = dir
+	p.paths = hostid.Paths{SysConf: filepath.Join(dir, "sys.conf"), NQN: filepath.Join(dir, "hostnqn"), ID: filepath.Join(dir, "hostid")}
+	p.run = func(_ context.Context, env service.Env) error {
+		for range 2 {
+			tables := env.BootTables()
+			if len(tables.Discovery) != 1 || tables.Unread {
+				t.Errorf("%+v", tables)
+			}
+			if id, err := env.Identity(tables); err != nil || id.NQN != nqn || id.ID != uuid {
+				t.Errorf("%+v, %v", id, err)
+			}
+		}
+		return nil
+	}
+	args := []string{"-f", filepath.Join(dir, "stafd.conf")}
+	var stdout, stderr bytes.Buffer
+	if code := p.main(args, &stdout, &stderr); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	for text, want := range map[string]int{"boot tables of its firmware: NBFT\n": 2, "NBFT1: not a usable NBFT": 1, "the one of the boot table NBFT\n": 2} {
+		if got := strings.Count(strings.ReplaceAll(stderr.String(), `"`, ""), text); got != want {
+			t.Errorf("%q is logged %d times, want %d:\n%s", text, got, want, stderr.String())
+		}
+	}
+
+	// To have to look into the tables is a complaint; what they are like is none.
+	for _, want := range []int{exitFailed, exitOK} {
+		if want == exitOK {
+			write(t, p.paths.NQN, nqn)
+			write(t, p.paths.ID, uuid)
+		}
+		stdout.Reset()
+		stderr.Reset()
+		if code := p.main(append(args, "--check-config"), &stdout, &stderr); code != want || !strings.Contains(stdout.String(), "NBFT1: not a usable NBFT") || stderr.Len() > 0 ||
+			strings.Contains(stdout.String(), "the one of the boot table NBFT") != (want == exitFailed) {
+			t.Errorf("exit code %d, want %d\n%s\n%s", code, want, &stdout, &stderr)
 		}
 	}
 }

@@ -16,14 +16,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/pkg/nbft"
 )
 
-// bootTables are the tables of the host. Linux numbers them if there are several.
-const bootTables = "/sys/firmware/acpi/tables/NBFT*"
-
-// maxTable bounds what is read of a file. Real tables have a few kilobytes.
-const maxTable = 1 << 20
+// bootTables are the tables of the host.
+const bootTables = boot.DefaultDir + "/NBFT*"
 
 func (a *admin) nbft() *cobra.Command {
 	cmd := &cobra.Command{
@@ -102,9 +100,9 @@ func (a *admin) showTables(w io.Writer, files []string, asJSON bool) error {
 	}
 	tables, result := []bootTable{}, error(nil)
 	for _, name := range files {
-		t, err := readTable(name)
+		t, err := boot.ReadTable(name)
 		if err != nil {
-			fmt.Fprintf(a.stderr, "stasadm: %v\n", err)
+			fmt.Fprintf(a.stderr, "stasadm: %v\n", explain(err))
 			result = errTold
 			continue
 		}
@@ -133,26 +131,6 @@ func (a *admin) showTables(w io.Writer, files []string, asJSON bool) error {
 		return failure{err}
 	}
 	return result
-}
-
-func readTable(name string) (*nbft.Table, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, explain(err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxTable+1))
-	switch {
-	case err != nil:
-		return nil, explain(err)
-	case len(b) > maxTable:
-		return nil, fmt.Errorf("%s: larger than any boot table", name)
-	}
-	t, err := nbft.Decode(b)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return t, nil
 }
 
 // cell is what a table shows below a title.

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/daemon"
 	"github.com/nvme-stas/stas/internal/exclusions"
@@ -134,7 +135,7 @@ func (f *fake) start(d Daemon) {
 			cfg, _, err := conf.Load(conf.Daemon(d), f.confFile(d))
 			return cfg, err
 		},
-		Identity: func() (hostid.Identity, error) {
+		Identity: func(boot.Tables) (hostid.Identity, error) {
 			const uuid = "36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2"
 			return hostid.Identity{NQN: "nqn.2014-08.org.nvmexpress:uuid:" + uuid, ID: uuid}, nil
 		},
