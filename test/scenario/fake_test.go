@@ -23,6 +23,7 @@ import (
 	"github.com/nvme-stas/stas/internal/stac"
 	"github.com/nvme-stas/stas/internal/staf"
 	"github.com/nvme-stas/stas/internal/stastest"
+	"github.com/nvme-stas/stas/pkg/nbft"
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
 
@@ -110,6 +111,20 @@ func (f *fake) Exclude(text string) {
 	writeFile(f, f.exclusionList(), text)
 }
 
+func (f *fake) bootTables() string { return filepath.Join(f.confDir, "tables") }
+
+func (f *fake) BootTable(table *nbft.Table) {
+	f.Helper()
+	b, err := table.AppendBinary(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := os.MkdirAll(f.bootTables(), 0o755); err != nil {
+		f.Fatal(err)
+	}
+	writeFile(f, filepath.Join(f.bootTables(), "NBFT"), string(b))
+}
+
 func (f *fake) Start(daemons ...Daemon) {
 	f.Helper()
 	for _, d := range daemons {
@@ -126,6 +141,7 @@ func (f *fake) start(d Daemon) {
 	in := &instance{cancel: cancel, done: make(chan error, 1), reload: make(chan struct{}, 1), state: f.states[d]}
 	ready := &supervisor{ready: make(chan struct{}, 1)}
 	level := new(slog.LevelVar)
+	tables := boot.Source{Dir: f.bootTables()}
 	env := service.Env{
 		Kernel:     f.kernel,
 		Bus:        &stastest.Connection{Bus: f.bus},
@@ -134,6 +150,10 @@ func (f *fake) start(d Daemon) {
 		Config: func() (*conf.Config, error) {
 			cfg, _, err := conf.Load(conf.Daemon(d), f.confFile(d))
 			return cfg, err
+		},
+		BootTables: func() boot.Tables {
+			t, _ := tables.Read()
+			return t
 		},
 		Identity: func(boot.Tables) (hostid.Identity, error) {
 			const uuid = "36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2"

@@ -17,7 +17,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/exclusions"
+	"github.com/nvme-stas/stas/pkg/nbft"
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
 
@@ -110,6 +112,22 @@ func (g *Guest) DropIn(d Daemon, name, text string) {
 
 // Exclude implements [World].
 func (g *Guest) Exclude(text string) { g.Helper(); writeFile(g, exclusions.DefaultPath, text) }
+
+// BootTable implements [World]. The firmware has the table that QEMU was given.
+func (g *Guest) BootTable(table *nbft.Table) {
+	g.Helper()
+	want, err := table.AppendBinary(nil)
+	if err != nil {
+		g.Fatal(err)
+	}
+	got, err := os.ReadFile(filepath.Join(boot.DefaultDir, "NBFT"))
+	if errors.Is(err, fs.ErrNotExist) {
+		g.Skip("the guest has no boot table; -nbft gives it one")
+	}
+	if err != nil || !bytes.Equal(got, want) {
+		g.Fatalf("the guest has another boot table: %v\n%x\n%x", err, got, want)
+	}
+}
 
 // Start implements [World]; the units are of a type that reports readiness.
 func (g *Guest) Start(daemons ...Daemon) { g.Helper(); g.systemctl("start", daemons) }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nvme-stas/stas/pkg/nbft"
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
 
@@ -54,6 +55,9 @@ type World interface {
 	DropIn(d Daemon, name, text string)
 	// Exclude writes the host's NVMe exclusion list.
 	Exclude(text string)
+	// BootTable puts a boot table into the firmware of the host. A world whose
+	// firmware has another one, or none, skips the case.
+	BootTable(*nbft.Table)
 	// Start starts daemons and returns when they report readiness.
 	Start(...Daemon)
 	// Stop stops daemons in an orderly way and returns when they have ended.

@@ -50,7 +50,7 @@ func qemu(ctx context.Context, o options, img *image, payload string, kernelArgs
 		"panic=-1", "oops=panic", // rather end than go on broken
 		"mitigations=off", "audit=0", "apparmor=0", "selinux=0", "rcupdate.rcu_expedited=1", // quicker
 	}, kernelArgs...)
-	return exec.CommandContext(ctx, "qemu-system-x86_64",
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
 		"-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot",
 		"-accel", accel,
 		// In QEMU 7.2's emulation the guest kernel double-faults in cmpxchg16b.
@@ -59,7 +59,11 @@ func qemu(ctx context.Context, o options, img *image, payload string, kernelArgs
 		"-kernel", img.kernel, "-initrd", img.initrd, "-append", strings.Join(kernelArgs, " "),
 		"-drive", "if=virtio,format=raw,snapshot=on,file="+img.root,
 		"-drive", "if=virtio,format=raw,readonly=on,file="+payload,
-		"-serial", "mon:stdio"), nil
+		"-serial", "mon:stdio")
+	if o.nbft != "" {
+		cmd.Args = append(cmd.Args, "-acpitable", "file="+strings.ReplaceAll(o.nbft, ",", ",,"))
+	}
+	return cmd, nil
 }
 
 // bootShell runs the guest with its console on this terminal.
