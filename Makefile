@@ -85,6 +85,7 @@ check: lint ## the fast half of the tests: linters, unit and component tests
 .PHONY: vm-test
 vm-test: ## the scenarios on a real kernel; SUITE=bookworm, trixie or sid
 	$(GO) run ./test/vm test -suite $(SUITE)
+	$(GO) run ./test/vm test -suite $(SUITE) -nbft test/scenario/testdata/NBFT -run '^TestGuest$$/^BootTable$$'
 
 .PHONY: bench
 bench: ## measure: Go benchmarks, then the product against bare connects in the guest
