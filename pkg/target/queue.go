@@ -169,6 +169,10 @@ func (q *queue) initialize() error {
 	if !ok {
 		return &nvmetcp.ProtocolError{FES: nvmetcp.FESSequence, Reason: "the first PDU is not ICReq"}
 	}
+	if request.HPDA != 0 {
+		// Data follows its header at once; Linux wants nothing else either.
+		return &nvmetcp.ProtocolError{FES: nvmetcp.FESUnsupported, FEI: 10, Reason: "data is not aligned for hosts"}
+	}
 	e := &exchange{q: q, at: atInitialize, icresp: &nvmetcp.ICResp{
 		HeaderDigest: request.HeaderDigest, DataDigest: request.DataDigest, MaxH2CData: q.listener.MaxH2CData,
 	}}
