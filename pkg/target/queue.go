@@ -195,6 +195,10 @@ func (q *queue) initialize() error {
 // capsule takes a command. Its data is in the capsule, or is asked for.
 func (q *queue) capsule(p *nvmetcp.CapsuleCmd, corrupt bool) error {
 	r := &request{q: q, c: q.controller(), cmd: p.Cmd}
+	if r.cmd.SGL.Length > maxTransfer {
+		q.answer(r, refuse(nvme.StatusSGLLengthInvalid))
+		return nil
+	}
 	if r.cmd.Direction() != nvme.ToController || r.cmd.SGL.Length == 0 {
 		q.execute(r)
 		return nil
@@ -213,8 +217,6 @@ func (q *queue) capsule(p *nvmetcp.CapsuleCmd, corrupt bool) error {
 		return nil
 	}
 	switch {
-	case r.cmd.SGL.Length > maxTransfer:
-		q.answer(r, refuse(nvme.StatusSGLLengthInvalid))
 	case len(q.transfers) >= maxTransfers && len(q.waiting) >= maxWaiting:
 		return &nvmetcp.ProtocolError{FES: nvmetcp.FESLimit, Reason: "too many commands"}
 	case len(q.transfers) >= maxTransfers:

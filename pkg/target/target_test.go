@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,6 +104,36 @@ func TestAlignedData(t *testing.T) {
 		pdu, err := conn.Read()
 		if term, ok := pdu.(*nvmetcp.TermReq); err != nil || !ok || term.FES != nvmetcp.FESUnsupported || term.FEI != 10 {
 			t.Errorf("%+v, %v", pdu, err)
+		}
+	})
+}
+
+// TestTooMuch: no command is given or asked for more than the target moves at
+// a time, whatever it says. A fuzzer found 4 GiB.
+func TestTooMuch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, cmd := range []nvme.Command{
+			nvme.Identify{CNS: nvme.CNSController}.Command(),
+			{Opcode: nvme.OpDiscoveryInfoMgmt},
+			{Opcode: 0xfe}, // vendor specific, to the host
+		} {
+			r := newRig(t, Config{Listeners: []Listener{{Address: address}}})
+			nc, err := r.network.dial(t.Context(), "tcp", address)
+			must(t, err)
+			go func() { _, _ = nc.Write(session("nqn.2014-08.org.nvmexpress.discovery", capsule(cmd, math.MaxUint32))) }()
+			conn := nvmetcp.NewConn(nc, nvmetcp.Host, nvmetcp.Limits{})
+			var got nvme.Status
+			for range 4 { // ICResp, Connect, Property Set, and this
+				pdu, err := conn.Read()
+				must(t, err)
+				if resp, ok := pdu.(*nvmetcp.CapsuleResp); ok {
+					got = resp.Cpl.Status
+				}
+			}
+			if !is(got, nvme.StatusSGLLengthInvalid) {
+				t.Errorf("opcode %#x: %v", cmd.Opcode, got)
+			}
+			nc.Close()
 		}
 	})
 }
