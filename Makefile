@@ -16,7 +16,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null | grep -E '^
 LDFLAGS := -s -w -X github.com/nvme-stas/stas/internal/version.Version=$(VERSION)
 
 DAEMONS := stafd stacd
-TOOLS   := stafctl stacctl stasadm
+TOOLS   := stafctl stacctl stasadm stas-lab
 UNITS   := stafd.service stacd.service stas-config@.service
 CONFS   := stafd.conf stacd.conf
 POLICY  := org.nvmexpress.staf.conf org.nvmexpress.stac.conf

@@ -8,13 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/godbus/dbus/v5"
 	"github.com/spf13/cobra"
 
 	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/output"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/version"
 )
@@ -96,7 +96,10 @@ when the output is not a terminal.`,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
-		PersistentPreRunE: func(*cobra.Command, []string) error { return t.checkOutput() },
+		PersistentPreRunE: func(*cobra.Command, []string) (err error) {
+			t.output, err = output.Format(t.output, t.stdout)
+			return err
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cmd.Help(); err != nil {
 				return failure{err}
@@ -114,29 +117,6 @@ when the output is not a terminal.`,
 	return root
 }
 
-func (t *tool) checkOutput() error {
-	switch t.output {
-	case "table", "json":
-		return nil
-	case "":
-		t.output = "json"
-		if isTerminal(t.stdout) {
-			t.output = "table"
-		}
-		return nil
-	}
-	return fmt.Errorf("there is no output %q, only table and json", t.output)
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != ""
-}
-
 func (t *tool) ls() *cobra.Command {
 	var detailed bool
 	cmd := &cobra.Command{
@@ -146,12 +126,12 @@ func (t *tool) ls() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: t.ask(func(ctx context.Context, client *stasbus.Client) error {
 			// A table shows what only the detailed list has.
-			list, err := client.ListControllers(ctx, detailed || t.output == "table")
+			list, err := client.ListControllers(ctx, detailed || t.output == output.Table)
 			if err != nil {
 				return err
 			}
-			if t.output == "json" {
-				return t.printJSON(list)
+			if t.output == output.JSON {
+				return output.PrintJSON(t.stdout, list)
 			}
 			return t.printTable(list)
 		}),
@@ -179,7 +159,7 @@ func (t *tool) status() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if t.output == "table" {
+			if t.output == output.Table {
 				return t.printStatus(info, list)
 			}
 			controllers := make([]map[string]any, len(list))
@@ -193,7 +173,7 @@ func (t *tool) status() *cobra.Command {
 				}
 			}
 			info["controllers"] = controllers
-			return t.printJSON(info)
+			return output.PrintJSON(t.stdout, info)
 		}),
 	}
 }

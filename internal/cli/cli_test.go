@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nvme-stas/stas/internal/output"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/stastest"
 	"github.com/nvme-stas/stas/internal/tid"
@@ -344,7 +345,7 @@ func TestHostileNames(t *testing.T) {
 	for name, print := range map[string]func(*tool) error{
 		"table":  func(t *tool) error { return t.printTable([]stasbus.Dict{d}) },
 		"status": func(t *tool) error { return t.printStatus(info, []stasbus.Dict{d}) },
-		"json":   func(t *tool) error { return t.printJSON([]stasbus.Dict{d}) },
+		"json":   func(t *tool) error { return output.PrintJSON(t.stdout, []stasbus.Dict{d}) },
 	} {
 		var out bytes.Buffer
 		tool := tool{stdout: &out, columns: dcColumns}

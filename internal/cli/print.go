@@ -1,24 +1,16 @@
 package cli
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"strings"
 	"text/tabwriter"
-	"unicode"
-	"unicode/utf16"
 
+	"github.com/nvme-stas/stas/internal/output"
 	"github.com/nvme-stas/stas/internal/stasbus"
 )
 
-// column is one of a table.
-type column struct {
-	title string
-	cell  func(stasbus.Dict) string
-}
+type column = output.Column[stasbus.Dict]
 
 // value shows what a dictionary has under a key.
 func value(key string) func(stasbus.Dict) string {
@@ -27,12 +19,13 @@ func value(key string) func(stasbus.Dict) string {
 
 var (
 	dcColumns = []column{
-		{"DEVICE", device}, {"STATE", state}, {"ADDRESS", address}, {"IFACE", value("host-iface")},
-		{"ORIGIN", value("origin")}, {"ENTRIES", entries}, {"NQN", value("subsysnqn")}, {"PROBLEM", problem},
+		output.Col("DEVICE", device), output.Col("STATE", state), output.Col("ADDRESS", address),
+		output.Col("IFACE", value("host-iface")), output.Col("ORIGIN", value("origin")), output.Col("ENTRIES", entries),
+		output.Col("NQN", value("subsysnqn")), output.Col("PROBLEM", problem),
 	}
 	iocColumns = []column{
-		{"DEVICE", device}, {"STATE", state}, {"ADDRESS", address}, {"IFACE", value("host-iface")},
-		{"NQN", value("subsysnqn")}, {"PROBLEM", problem},
+		output.Col("DEVICE", device), output.Col("STATE", state), output.Col("ADDRESS", address),
+		output.Col("IFACE", value("host-iface")), output.Col("NQN", value("subsysnqn")), output.Col("PROBLEM", problem),
 	}
 )
 
@@ -76,77 +69,12 @@ func problem(d stasbus.Dict) string {
 	return string(text)
 }
 
-func (t *tool) printJSON(v any) error {
-	var text bytes.Buffer
-	enc := json.NewEncoder(&text)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(v); err != nil {
-		return err
-	}
-	_, err := io.WriteString(t.stdout, escape(text.String()))
-	return err
-}
-
-// escape does to JSON what clean does to text, and changes no value. Outside
-// of strings JSON has line breaks besides what can be printed.
-func escape(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if unicode.IsPrint(r) || r == '\n' {
-			b.WriteRune(r)
-			continue
-		}
-		for _, u := range utf16.AppendRune(nil, r) {
-			fmt.Fprintf(&b, `\u%04x`, u)
-		}
-	}
-	return b.String()
-}
-
 func (t *tool) printTable(list []stasbus.Dict) error {
 	if len(list) == 0 {
 		_, err := fmt.Fprintf(t.stdout, "%s looks after no controllers.\n", t.daemon)
 		return err
 	}
-	columns := make([]column, 0, len(t.columns))
-	for _, c := range t.columns {
-		// A column that nobody has anything for only takes room.
-		for _, d := range list {
-			if c.cell(d) != "" {
-				columns = append(columns, c)
-				break
-			}
-		}
-	}
-	w := tabwriter.NewWriter(t.stdout, 0, 8, 2, ' ', 0)
-	row := func(cell func(column) string) {
-		cells := make([]string, len(columns))
-		for i, c := range columns {
-			cells[i] = clean(cell(c))
-		}
-		fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
-	}
-	row(func(c column) string { return c.title })
-	for _, d := range list {
-		row(func(c column) string {
-			if text := c.cell(d); text != "" {
-				return text
-			}
-			return "-"
-		})
-	}
-	return w.Flush()
-}
-
-// clean keeps what a target named from steering the terminal.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
+	return output.PrintTable(t.stdout, t.columns, list)
 }
 
 func (t *tool) printStatus(info map[string]any, list []stasbus.Dict) error {
@@ -155,7 +83,7 @@ func (t *tool) printStatus(info map[string]any, list []stasbus.Dict) error {
 		{"Host NQN", "hostnqn"}, {"Host ID", "hostid"}, {"Symbolic name", "symname"}, {"Tracing", "tron"},
 	} {
 		if v := info[line.key]; v != nil {
-			fmt.Fprintf(w, "%s:\t%s\n", line.title, clean(fmt.Sprint(v)))
+			fmt.Fprintf(w, "%s:\t%s\n", line.title, output.Clean(fmt.Sprint(v)))
 		}
 	}
 	live := 0
@@ -178,7 +106,7 @@ func (t *tool) printStatus(info map[string]any, list []stasbus.Dict) error {
 	for _, d := range list {
 		if d["last error"] != "" {
 			fmt.Fprintf(t.stdout, "\n%s: %s (%s failed attempts; next: %s)\n",
-				clean(address(d)), clean(d["last error"]), clean(d["connect attempts"]), clean(d["retry connect timer"]))
+				output.Clean(address(d)), output.Clean(d["last error"]), output.Clean(d["connect attempts"]), output.Clean(d["retry connect timer"]))
 		}
 	}
 	return nil
