@@ -9,17 +9,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/nvme-stas/stas/internal/cli"
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/hostid"
+	"github.com/nvme-stas/stas/internal/logpage"
 	"github.com/nvme-stas/stas/internal/startup"
 	"github.com/nvme-stas/stas/internal/stasadm"
+	"github.com/nvme-stas/stas/internal/stasbus"
 )
 
 // programs are the ones below cmd, and their pages.
@@ -171,12 +175,11 @@ func TestBus(t *testing.T) {
 				continue
 			}
 			for _, m := range slices.Concat(i.Methods, i.Signals, i.Properties) {
-				_, line, ok := strings.Cut(text, "\n.TP\n"+m.Name)
-				if !ok {
+				line := regexp.MustCompile(`\n\.TP\n` + m.Name + `\b.*`).FindString(text)
+				if line == "" {
 					t.Errorf("%s does not describe %s", page, m.Name)
 					continue
 				}
-				line, _, _ = strings.Cut(line, "\n")
 				signature := map[string]string{"in": "", "out": ""}
 				for _, a := range m.Args {
 					signature[a.Direction] += a.Type
@@ -189,6 +192,67 @@ func TestBus(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestReports looks for the fields of what the daemons report as JSON.
+func TestReports(t *testing.T) {
+	shown := map[string]bool{}
+	for page, fields := range map[string][]string{
+		"org.nvmexpress.staf.5": slices.Concat(jsonFields(reflect.TypeFor[stasbus.Report]()), jsonFields(reflect.TypeFor[stasbus.LogPage]())),
+		"org.nvmexpress.stac.5": jsonFields(reflect.TypeFor[stasbus.Report]()),
+	} {
+		_, text, _ := strings.Cut(plain(t, page), "\n.SH REPORTS\n")
+		for _, f := range fields {
+			if regexp.MustCompile(`(^|[^\w-])` + f + `($|[^\w-])`).MatchString(text) {
+				shown[f] = true
+			}
+		}
+		for _, f := range fields {
+			// Some are of one daemon only.
+			if only := map[string]string{
+				"stafd": "stac", "sources": "stac", "answers": "stac", "namespaces": "stac", "name": "stac", "size": "stac", "ana": "stac",
+				"by": "stac", "ncc": "stac", "log-page": "staf", "known": "staf", "generation": "staf", "failure": "staf", "entries": "",
+			}[f]; only != "" && !strings.Contains(page, only) {
+				continue
+			}
+			if _, entry := entryFields[f]; !entry {
+				mustHave(t, page+", REPORTS", text, f)
+			}
+		}
+	}
+	for _, f := range jsonFields(reflect.TypeFor[stasbus.Report]()) {
+		if !shown[f] {
+			t.Errorf("no page describes %s", f)
+		}
+	}
+}
+
+// entryFields are those of log page entries, which are described elsewhere.
+var entryFields = func() map[string]bool {
+	all := make(map[string]bool)
+	for _, f := range jsonFields(reflect.TypeFor[logpage.Entry]()) {
+		all[f] = true
+	}
+	return all
+}()
+
+// jsonFields are the names of the fields of a type, at all depths.
+func jsonFields(typ reflect.Type) (names []string) {
+	switch typ.Kind() {
+	case reflect.Pointer, reflect.Slice:
+		return jsonFields(typ.Elem())
+	case reflect.Struct:
+		if typ == reflect.TypeFor[time.Time]() {
+			return nil
+		}
+		for f := range typ.Fields() {
+			if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
+				names = append(names, name)
+			}
+			names = append(names, jsonFields(f.Type)...)
+		}
+	}
+	return names
 }
 
 // foreign are the pages of others that ours refer to.

@@ -18,6 +18,16 @@ import (
 	"unicode/utf8"
 )
 
+// Dict is a dictionary that Repr writes in this order, as Python does. In all
+// others the keys are sorted, as by pprint.
+type Dict []Item
+
+// Item is an entry of a dictionary.
+type Item struct {
+	Key   string
+	Value any
+}
+
 // Repr is the value on one line.
 func Repr(v any) string {
 	switch v := plain(v).(type) {
@@ -36,6 +46,12 @@ func Repr(v any) string {
 		parts := make([]string, 0, len(v))
 		for _, k := range slices.Sorted(maps.Keys(v)) {
 			parts = append(parts, quote(k)+": "+Repr(v[k]))
+		}
+		return "{" + strings.Join(parts, ", ") + "}"
+	case Dict:
+		parts := make([]string, len(v))
+		for i, item := range v {
+			parts[i] = quote(item.Key) + ": " + Repr(item.Value)
 		}
 		return "{" + strings.Join(parts, ", ") + "}"
 	case json.Number:

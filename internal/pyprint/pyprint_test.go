@@ -44,6 +44,9 @@ func TestRepr(t *testing.T) {
 	if got, want := Repr([]map[string]string{{"a": "b"}}), "[{'a': 'b'}]"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
+	if got, want := Repr(Dict{{"b", true}, {"a", nil}}), "{'b': True, 'a': None}"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
 	if got, want := Repr(map[string]any{"n": 3, "f": 2.5}), "{'f': 2.5, 'n': 3}"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}

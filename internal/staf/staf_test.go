@@ -161,15 +161,23 @@ func (r *rig) pages() string {
 	if err := json.Unmarshal([]byte(text), &all); err != nil || all == nil || strings.Contains(text, `"log-pages":null`) {
 		r.t.Fatalf("get_all_log_pages: %s, %v", text, err)
 	}
+	told, err := r.daemon.LogPages(r.t.Context())
+	if err != nil || len(told) != len(all) {
+		r.t.Fatalf("log_pages: %v, %v", told, err)
+	}
 	var parts []string
-	for _, p := range all {
+	for i, p := range all {
+		one, err := r.daemon.LogPage(r.t.Context(), tid.TID(told[i].ID))
+		if err != nil || !slices.Equal(one.Entries, p.LogPages) || !slices.Equal(told[i].Entries, p.LogPages) || one.Known != told[i].Known {
+			r.t.Errorf("the methods differ: %v, %v, %v, %v", p, told[i], one, err)
+		}
 		var nqns []string
 		for _, e := range p.LogPages {
 			if e.SubType == logpage.SubNVMe {
 				nqns = append(nqns, strings.TrimPrefix(e.SubNQN, "nqn."))
 			}
 		}
-		parts = append(parts, p.DiscoveryController["trsvcid"]+"="+p.DiscoveryController[stasbus.KnownKey]+":"+strings.Join(nqns, ","))
+		parts = append(parts, told[i].TrSvcID+"="+stasbus.Bool(told[i].Known)+":"+strings.Join(nqns, ","))
 	}
 	slices.Sort(parts)
 	return strings.Join(parts, " ")
@@ -202,10 +210,25 @@ func TestPages(t *testing.T) {
 		settle()
 		r.expectPages("log cannot be read", "1=True:a,b 2=False:")
 		r.expectSignals("log cannot be read")
-		if list, err := r.daemon.ListControllers(t.Context(), true); err != nil || !slices.ContainsFunc(list, func(d stasbus.Dict) bool {
-			return d["trsvcid"] == "1" && d["last error"] == "out of order" && d["log-page-entries"] == "3" && d["origin"] == "configured"
-		}) {
+		list, err := r.daemon.ListControllers(t.Context(), true)
+		if want := "{'fail count': 2, 'completed': False, 'alive': True}"; err != nil || list[0]["get log page operation"] != want {
 			t.Errorf("nothing tells that the log cannot be read: %v, %v", list, err)
+		}
+		for _, id := range []tid.TID{dcID("1"), dcID("2")} {
+			c, err := r.daemon.Controller(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if id.TrSvcID == "1" {
+				if f := c.LogPage.Failure; f == nil || f.Error != "out of order" || f.Attempts != 2 || f.Next.IsZero() || !c.LogPage.Known || c.LogPage.Entries != 3 {
+					t.Errorf("nothing tells that the log cannot be read: %+v", c.LogPage)
+				}
+			} else if c.LogPage.Known || c.LogPage.Failure != nil || c.Connect == nil || c.Connect.Errno != "ECONNREFUSED" {
+				t.Errorf("what was never read is reported as %+v, %+v", c.LogPage, c.Connect)
+			}
+			if len(c.Origins) != 1 || c.Origins[0].Kind != stasbus.Configured || c.Origins[0].Place == "" {
+				t.Errorf("nothing tells who wants it: %v", c.Origins)
+			}
 		}
 		r.kernel.BreakLog(addr, "1", nil)
 		time.Sleep(10 * time.Second)
