@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -135,7 +136,7 @@ func Origins(cfg *conf.Config, identity hostid.Identity) (map[tid.TID]stasbus.Or
 	origins := make(map[tid.TID]stasbus.Origin, len(cfg.Controllers))
 	var refused []stasbus.Refusal
 	for _, c := range cfg.Controllers {
-		origin := stasbus.Origin{Kind: stasbus.Configured, Place: c.Place.String()}
+		origin := stasbus.Origin{Kind: stasbus.Configured, Place: fmt.Sprint(c.Place)}
 		id, err := c.TID(identity.NQN, cfg.IgnoreIface)
 		if err != nil {
 			id = c.ID

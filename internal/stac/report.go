@@ -17,7 +17,7 @@ func (d *Daemon) AddTo(r *stasbus.Report) {
 	stafd := &stasbus.Stafd{Answers: d.answered, Sources: []stasbus.Source{}}
 	for _, dc := range slices.SortedFunc(maps.Keys(d.sources), byName) {
 		entries := d.sources[dc]
-		stafd.Sources = append(stafd.Sources, stasbus.Source{ID: stasbus.ID(dc), Entries: len(entries)})
+		stafd.Sources = append(stafd.Sources, stasbus.Source{ID: stasbus.ID(dc), Known: d.known[dc], Entries: len(entries)})
 		for i := range entries {
 			e := &entries[i]
 			if !isStorage(e) {

@@ -47,6 +47,8 @@ type Daemon struct {
 	// sources has the entries of each discovery controller, as last known. What
 	// cannot be asked for now stays as it was.
 	sources map[tid.TID][]logpage.Entry
+	// known has those whose entries were all there are when stafd last told.
+	known map[tid.TID]bool
 	// wanted has every controller that is wanted, and who asks for it.
 	wanted map[tid.TID]reason
 	// told has what was complained of, so that it is said once.
@@ -133,9 +135,11 @@ func (d *Daemon) deliver(pages []Page) {
 	}
 	next := make(map[tid.TID][]logpage.Entry, len(pages))
 	unread := make(map[string]bool) // addresses
+	d.known = make(map[tid.TID]bool, len(pages))
 	for _, p := range pages {
 		dc := stasbus.ParseID(p.DiscoveryController)
 		entries := p.LogPages
+		d.known[dc] = complete(p)
 		if !complete(p) {
 			entries = union(d.sources[dc], entries)
 			unread[place(dc)] = true

@@ -61,8 +61,8 @@ func (c *Client) GetLogPages(ctx context.Context, id tid.TID) (entries []Dict, e
 // GetAllLogPages calls the method of that name (stafd only). The result is nil
 // only after an error.
 func (c *Client) GetAllLogPages(ctx context.Context, detailed bool) ([]DCPage[logpage.Entry], error) {
-	var text string
-	if err := c.call(ctx, &text, c.names.Bus, "get_all_log_pages", detailed); err != nil {
+	text, err := c.AllLogPagesText(ctx, detailed)
+	if err != nil {
 		return nil, err
 	}
 	var pages []DCPage[logpage.Entry]
@@ -73,6 +73,11 @@ func (c *Client) GetAllLogPages(ctx context.Context, detailed bool) ([]DCPage[lo
 		return nil, fmt.Errorf("get_all_log_pages: %q is not a list", text)
 	}
 	return pages, nil
+}
+
+// AllLogPagesText is GetAllLogPages, as JSON.
+func (c *Client) AllLogPagesText(ctx context.Context, detailed bool) (text string, err error) {
+	return text, c.call(ctx, &text, c.names.Bus, "get_all_log_pages", detailed)
 }
 
 // ProcessInfo calls the method of that name. The result is a JSON object.
@@ -122,11 +127,11 @@ func (c *Client) Report(ctx context.Context) (r Report, err error) {
 	if err != nil {
 		return r, err
 	}
-	r = Report{Version: ReportVersion}
+	r = Report{Version: ReportVersion, Time: time.Now()}
 	for _, d := range list {
 		one, err := c.Controller(ctx, ParseID(d))
 		switch {
-		case errorName(err) == errUnknownController:
+		case errorName(err) == UnknownController:
 			continue // gone in this moment
 		case err != nil:
 			return r, err
@@ -139,6 +144,11 @@ func (c *Client) Report(ctx context.Context) (r Report, err error) {
 // Controller calls the method of that name.
 func (c *Client) Controller(ctx context.Context, id tid.TID) (one Controller, err error) {
 	return one, c.callReport(ctx, &one, "controller", IDArgs(id)...)
+}
+
+// LogPage calls the method of that name (stafd only).
+func (c *Client) LogPage(ctx context.Context, id tid.TID) (p LogPage, err error) {
+	return p, c.callReport(ctx, &p, "log_page", IDArgs(id)...)
 }
 
 // LogPages asks for the log pages of all discovery controllers (stafd only);
@@ -162,9 +172,9 @@ func (c *Client) LogPages(ctx context.Context) ([]LogPage, error) {
 	}
 	for _, d := range list {
 		id := ParseID(d)
-		var p LogPage
-		switch err := c.callReport(ctx, &p, "log_page", IDArgs(id)...); {
-		case errorName(err) == errUnknownController:
+		p, err := c.LogPage(ctx, id)
+		switch {
+		case errorName(err) == UnknownController:
 			// Gone in this moment. What that means is seen when all are asked
 			// for again; until then nothing is known of it.
 			p = LogPage{ID: ID(id)}

@@ -53,7 +53,9 @@ type Stafd struct {
 // Source is a discovery controller.
 type Source struct {
 	ID
-	Entries int `json:"entries"`
+	// Known says that the entries are all there are, as far as stafd knows.
+	Known   bool `json:"known"`
+	Entries int  `json:"entries"`
 }
 
 // ID is a transport ID, flat among the fields of what has it.

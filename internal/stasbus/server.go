@@ -66,13 +66,15 @@ const (
 	maxReply = 30 << 20
 )
 
-// Names of D-Bus errors.
+// UnknownController is the name of the D-Bus error that says so.
+const UnknownController = "org.nvmexpress.Error.UnknownController"
+
+// Names of other D-Bus errors.
 const (
-	errUnknownController = "org.nvmexpress.Error.UnknownController"
-	errLimitsExceeded    = "org.freedesktop.DBus.Error.LimitsExceeded"
-	errInvalidArgs       = "org.freedesktop.DBus.Error.InvalidArgs"
-	errReadOnly          = "org.freedesktop.DBus.Error.PropertyReadOnly"
-	errUnknownProperty   = "org.freedesktop.DBus.Error.UnknownProperty"
+	errLimitsExceeded  = "org.freedesktop.DBus.Error.LimitsExceeded"
+	errInvalidArgs     = "org.freedesktop.DBus.Error.InvalidArgs"
+	errReadOnly        = "org.freedesktop.DBus.Error.PropertyReadOnly"
+	errUnknownProperty = "org.freedesktop.DBus.Error.UnknownProperty"
 )
 
 // Server serves a daemon's object.
@@ -252,7 +254,7 @@ func ofOne[T any](ctx context.Context, method func(context.Context, tid.TID) (*T
 		return answerJSON(ctx, "nothing", func(ctx context.Context) (*T, error) {
 			v, err := method(ctx, id)
 			if err == nil && v == nil {
-				return nil, dbus.NewError(errUnknownController, []any{
+				return nil, dbus.NewError(UnknownController, []any{
 					fmt.Sprintf("no controller %s of host NQN %q; list_controllers tells which there are", id, id.HostNQN),
 				})
 			}
