@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -295,6 +296,64 @@ func TestSignals(t *testing.T) {
 }
 
 // An entry that cannot be read is no evidence that another one has gone.
+// The dictionaries have the keys of nvme-stas 2.x and no others, in every state
+// (defects 17 and 18 of nvme-stas are states in which listing fails).
+func TestDictionaryKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.kernel.Offer("nqn.a", addr, "1", true)
+		r.kernel.ClosePort(addr, "2")
+		r.conf = dc1 + dc2
+		r.start()
+		id := []string{"device", "host-iface", "host-nqn", "host-traddr", "subsysnqn", "traddr", "transport", "trsvcid"}
+		details := []string{
+			"cntrltype", "connect attempts", "connected", "dctype", "hostid", "hostnqn", "model", "origin", "retry connect timer", "serial",
+		}
+		keys := func(d stasbus.Dict) string { return strings.Join(slices.Sorted(maps.Keys(d)), ", ") }
+		check := func(what string, d stasbus.Dict, want ...string) {
+			t.Helper()
+			slices.Sort(want)
+			if got := keys(d); got != strings.Join(want, ", ") {
+				t.Errorf("%s has %s, want %s", what, got, strings.Join(want, ", "))
+			}
+		}
+		for _, detailed := range []bool{false, true} {
+			list, err := r.daemon.ListControllers(t.Context(), detailed)
+			text, err2 := r.daemon.GetAllLogPages(t.Context(), detailed)
+			var pages []stasbus.DCPage[map[string]any]
+			if err := errors.Join(err, err2, json.Unmarshal([]byte(text), &pages)); err != nil || len(list) != 2 || len(pages) != 2 {
+				t.Fatal(list, pages, err)
+			}
+			for i, d := range list {
+				if d["trsvcid"] != pages[i].DiscoveryController["trsvcid"] {
+					t.Error("the methods have different orders")
+				}
+				want := id
+				if detailed {
+					want = slices.Concat(id, details)
+				}
+				if detailed && d["trsvcid"] == "1" {
+					want = append(want, "get log page operation")
+				}
+				check("list_controllers", d, want...)
+				check("get_all_log_pages", pages[i].DiscoveryController, want...)
+			}
+			for _, e := range pages[slices.IndexFunc(list, func(d stasbus.Dict) bool { return d["trsvcid"] == "1" })].LogPages {
+				text := make(stasbus.Dict)
+				for k, v := range e {
+					text[k] = v.(string) // all are
+				}
+				check("an entry", text, "adrfam", "asqsz", "cntlid", "eflags", "portid", "subnqn", "subtype", "traddr", "treq", "trsvcid", "trtype", "tsas")
+			}
+		}
+		text, err := r.daemon.ProcessInfo(t.Context())
+		var info map[string]any
+		if err := errors.Join(err, json.Unmarshal([]byte(text), &info)); err != nil || info["avahi"] == nil {
+			t.Errorf("process_info: %s, %v", text, err)
+		}
+	})
+}
+
 func TestBadEntries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -327,6 +327,53 @@ func arguments(signature, debug string) (args []any) {
 	return args
 }
 
+// TestArgumentNames has those of nvme-stas 2.x.
+func TestArgumentNames(t *testing.T) {
+	stastest.NewSystemBus(t, stastest.AllowAll)
+	serve(t, stasbus.Staf, &newStafd{})
+	_, conn := dial(t, stasbus.Staf)
+	var text string
+	if err := conn.Object(stasbus.Staf.Bus, stasbus.Staf.Path).Call("org.freedesktop.DBus.Introspectable.Introspect", 0).Store(&text); err != nil {
+		t.Fatal(err)
+	}
+	var node introspect.Node
+	if err := xml.Unmarshal([]byte(text), &node); err != nil {
+		t.Fatal(err)
+	}
+	const seven = "transport traddr trsvcid subsysnqn host_traddr host_iface host_nqn"
+	want := map[string]string{
+		"list_controllers": "detailed controller_list", "get_log_pages": seven + " log_pages", "get_all_log_pages": "detailed log_pages_json",
+		"log_pages_changed": seven + " device", "dc_removed": "", "process_info": "info_json", "controller_info": seven + " info_json",
+		"report": "report_json", "controller": seven + " controller_json", "log_pages": "log_pages_json", "log_page": seven + " log_page_json",
+		"tron": "readwrite", "log_level": "read",
+	}
+	got := make(map[string]string)
+	names := func(args []introspect.Arg) string {
+		var all []string
+		for _, a := range args {
+			all = append(all, a.Name)
+		}
+		return strings.Join(all, " ")
+	}
+	for _, i := range node.Interfaces {
+		if !strings.HasPrefix(i.Name, stasbus.Staf.Bus) {
+			continue
+		}
+		for _, m := range i.Methods {
+			got[m.Name] = names(m.Args)
+		}
+		for _, s := range i.Signals {
+			got[s.Name] = names(s.Args)
+		}
+		for _, p := range i.Properties {
+			got[p.Name] = p.Access
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // introspection is what an object says it has.
 func introspection(t *testing.T, object dbus.BusObject) map[string]map[string]string {
 	t.Helper()
