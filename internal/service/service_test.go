@@ -1,10 +1,12 @@
 package service_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -17,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nvme-stas/stas/internal/conf"
+	"github.com/nvme-stas/stas/internal/daemon"
 	"github.com/nvme-stas/stas/internal/reconcile"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
@@ -620,6 +623,36 @@ func TestDescribeGivenUp(t *testing.T) {
 		}
 		close(release)
 		synctest.Wait()
+	})
+}
+
+// Of a series of failures the first is told, and the others are in "ls".
+func TestFailuresAreToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO)
+		var journal bytes.Buffer
+		r.svc = service.New(tid.IO, r.policy, r.env(func(env *service.Env) {
+			env.Log = daemon.NewLogger(&journal, false, new(slog.LevelVar))
+		}))
+		r.policy.engine = r.svc.Engine()
+		r.start()
+		id := controller("nqn.late", "9")
+		r.want(id)
+		pause(10 * time.Minute)
+		told := func() int {
+			n := 0
+			r.do(func() { n = strings.Count(journal.String(), id.String()) })
+			return n
+		}
+		if failed := r.kernel.count("connect"); failed < 8 || told() != 1 {
+			t.Errorf("%d attempts failed, this was told:\n%s", failed, journal.String())
+		}
+		r.kernel.OpenPort(9, addr, "9")
+		r.kernel.Offer("nqn.late", addr, "9", true)
+		pause(time.Minute)
+		if told() != 2 {
+			t.Errorf("it is connected, this was told:\n%s", journal.String())
+		}
 	})
 }
 
