@@ -137,7 +137,7 @@ var entryColumns = []columnOf[logpage.Entry]{
 // security is whether the entry demands a secure channel, and of which kind.
 func security(e logpage.Entry) string {
 	kind := strings.Trim(strings.TrimPrefix(e.TSAS, "{'sectype': "), "'{}")
-	if kind == "none" && e.TReq != "required" || e.TReq == "not required" {
+	if (kind == "" || kind == "none") && e.TReq != "required" || e.TReq == "not required" {
 		return ""
 	}
 	return strings.TrimSpace(kind + " " + e.TReq)

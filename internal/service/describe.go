@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nvme-stas/stas/internal/pyprint"
@@ -26,6 +27,7 @@ type Description struct {
 	TID    tid.TID
 	Dict   stasbus.Dict
 	device string
+	tried  bool // to connect, in vain or still
 }
 
 // Describe describes controllers. each is called in the loop for every one
@@ -57,7 +59,7 @@ func (s *Service) Describe(ctx context.Context, detailed bool, each func(tid.TID
 // describe gives the identity of a controller, and with info, what is being
 // done about it. It belongs to the loop.
 func (s *Service) describe(st reconcile.Status, info bool) Description {
-	d := Description{TID: st.TID, Dict: st.TID.Map(), device: st.Device}
+	d := Description{TID: st.TID, Dict: st.TID.Map(), device: st.Device, tried: st.Failures > 0 || st.Busy == reconcile.Connect}
 	maps.Copy(d.Dict, s.shown[st.TID])
 	d.Dict["device"] = noDevice
 	if st.Device != "" {
@@ -83,6 +85,9 @@ func (s *Service) addDetails(d Description) {
 	}
 	d.Dict["connected"] = "None"
 	if d.device == "" {
+		if d.tried {
+			d.Dict["connected"] = stasbus.False
+		}
 		return
 	}
 	c, err := s.env.Kernel.Read(d.device)
@@ -107,8 +112,8 @@ func timerText(at, now time.Time) string {
 	if at.IsZero() {
 		return off(afterLoss)
 	}
-	left := max(at.Sub(now), 0).Round(time.Millisecond).Seconds()
-	return fmt.Sprintf("%.1fs [%ss]", retryCap.Seconds(), strconv.FormatFloat(left, 'f', -1, 64))
+	left := strings.TrimRight(fmt.Sprintf("%.3f", max(at.Sub(now), 0).Seconds()), "0")
+	return fmt.Sprintf("%.1fs [%ss]", retryCap.Seconds(), strings.TrimSuffix(left, "."))
 }
 
 // ListControllers implements [stasbus.Backend].

@@ -437,7 +437,7 @@ func TestDescribe(t *testing.T) {
 		for i, want := range []stasbus.Dict{
 			{"connected": "True", "model": "Fake", "hostid": identity.ID, "hostnqn": identity.NQN,
 				"cntrltype": "io", "connect attempts": "0", "retry connect timer": "1.0s [off]"},
-			{"connected": "None", "model": "", "hostid": "", "connect attempts": "1"},
+			{"connected": "False", "model": "", "hostid": "", "connect attempts": "1"},
 		} {
 			for key, value := range want {
 				if got, ok := list[i][key]; got != value || !ok {
@@ -581,6 +581,23 @@ func TestReport(t *testing.T) {
 			t.Errorf("a slow report gives %v", err)
 		}
 	})
+}
+
+// A timer is shown as by nvme-stas: the interval with a point, what is left of
+// it without more digits than it takes.
+func TestTimerText(t *testing.T) {
+	now := time.Now()
+	for left, want := range map[time.Duration]string{
+		1344 * time.Millisecond: "60.0s [1.344s]", 30 * time.Second: "60.0s [30s]", 2500 * time.Millisecond: "60.0s [2.5s]",
+		0: "60.0s [0s]", -time.Hour: "60.0s [0s]",
+	} {
+		if got := service.TimerText(now.Add(left), now); got != want {
+			t.Errorf("%v: %s, want %s", left, got, want)
+		}
+	}
+	if got := service.TimerText(time.Time{}, now); got != "1.0s [off]" {
+		t.Errorf("no timer: %s", got)
+	}
 }
 
 // What is on its way out is not shown any more.

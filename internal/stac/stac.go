@@ -347,9 +347,12 @@ func (d *Daemon) Info(id tid.TID, detailed bool, info stasbus.Dict) {
 	if !detailed {
 		return
 	}
-	info["dlpe"] = "None"
+	info["dlpe"], info["dlpe.eflags.ncc"] = "None", stasbus.False
 	if e := d.wanted[id].entry; e != nil {
-		info["dlpe"] = pyprint.Repr(e.Map())
-		info["dlpe.eflags.ncc"] = stasbus.Bool(notConnected(e))
+		var dict pyprint.Dict
+		for key, value := range e.All() {
+			dict = append(dict, pyprint.Item{Key: key, Value: value})
+		}
+		info["dlpe"], info["dlpe.eflags.ncc"] = pyprint.Repr(dict), stasbus.Bool(notConnected(e))
 	}
 }

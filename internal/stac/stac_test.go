@@ -515,10 +515,15 @@ func TestInfo(t *testing.T) {
 			t.Fatal(list, err)
 		}
 		for _, d := range list {
-			ncc, listed := d["dlpe.eflags.ncc"]
-			want := map[string]string{"nqn.a": "False", "nqn.b": "True", "nqn.z": ""}[d["subsysnqn"]]
-			if ncc != want || listed != (d["dlpe"] != "None") || listed != (d["subsysnqn"] != "nqn.z") {
-				t.Errorf("%s: ncc %q, dlpe %q", d["subsysnqn"], ncc, d["dlpe"])
+			ncc := d["dlpe.eflags.ncc"]
+			want := map[string]string{"nqn.a": "False", "nqn.b": "True", "nqn.z": "False"}[d["subsysnqn"]]
+			entry := "None"
+			if d["subsysnqn"] != "nqn.z" {
+				entry = "{'trtype': 'tcp', 'adrfam': 'ipv4', 'traddr': '10.0.0.1', 'trsvcid': '4420', 'subnqn': '" + d["subsysnqn"] +
+					"', 'subtype': 'nvme', 'treq': '', 'portid': '', 'cntlid': '', 'asqsz': '', 'eflags': '" + map[bool]string{true: "4", false: "0"}[ncc == "True"] + "'}"
+			}
+			if ncc != want || d["dlpe"] != entry {
+				t.Errorf("%s: ncc %q, dlpe %s, want %s", d["subsysnqn"], ncc, d["dlpe"], entry)
 			}
 		}
 	})
