@@ -19,7 +19,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null | grep -E '^
 LDFLAGS := -s -w -X github.com/nvme-stas/stas/internal/version.Version=$(VERSION)
 
 DAEMONS := stafd stacd
-TOOLS   := stafctl stacctl stasadm
+TOOLS   := stafctl stacctl stasadm stas-lab
 UNITS   := stafd.service stacd.service stas-config@.service
 CONFS   := stafd.conf stacd.conf
 POLICY  := org.nvmexpress.staf.conf org.nvmexpress.stac.conf
@@ -111,7 +111,7 @@ fuzz: FUZZTIME ?= 1m
 fuzz: ## each fuzz test for FUZZTIME
 	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r f; do \
 		for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' "$$f"); do \
-			echo "== $$t in $${f%/*}"; $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) "$${f%/*}" </dev/null || exit 1; \
+			echo "== $$t in $${f%/*}"; $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$${f%/*}" </dev/null || exit 1; \
 		done; \
 	done
 

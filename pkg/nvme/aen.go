@@ -10,8 +10,12 @@ import (
 // "Asynchronous Event Request command", figure "Completion Queue Entry Dword 0").
 type AEN uint32
 
-// DiscoveryLogChanged is the notice that the Discovery log page has changed.
-const DiscoveryLogChanged AEN = 0x70f002
+// Notices, each of a log page that has changed.
+const (
+	DiscoveryLogChanged AEN = 0x70f002
+	NamespaceChanged    AEN = 0x040002 // and what Identify says of namespaces
+	ANAChanged          AEN = 0x0c0302
+)
 
 // AENType is the class of an asynchronous event.
 type AENType uint8

@@ -33,9 +33,17 @@ func TestParseAEN(t *testing.T) {
 }
 
 func TestAENFields(t *testing.T) {
-	a := DiscoveryLogChanged
-	if a.Type() != AENNotice || a.Info() != 0xf0 || a.LogPage() != LogDiscovery {
-		t.Errorf("type %d, info %#x, log page %#x", a.Type(), a.Info(), a.LogPage())
+	for _, tc := range []struct {
+		aen       AEN
+		info, lid uint8
+	}{
+		{DiscoveryLogChanged, 0xf0, LogDiscovery},
+		{NamespaceChanged, 0x00, LogChangedNamespaces},
+		{ANAChanged, 0x03, LogANA},
+	} {
+		if a := tc.aen; a.Type() != AENNotice || a.Info() != tc.info || a.LogPage() != tc.lid {
+			t.Errorf("%v: type %d, info %#x, log page %#x", a, a.Type(), a.Info(), a.LogPage())
+		}
 	}
 }
 

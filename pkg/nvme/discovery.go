@@ -26,6 +26,8 @@ const (
 	offGENCTR = 0
 	offNUMREC = 8
 	offRECFMT = 16
+	offDLPF   = 18
+	offTDLPL  = 20
 )
 
 // Offsets and sizes in an entry.
@@ -60,18 +62,26 @@ type DiscoveryLogHeader struct {
 	GenCtr uint64 // moves with every change of the log
 	NumRec uint64 // how many entries the controller says there are
 	RecFmt uint16 // 0: the entries are those of this package
+	Flags  uint8  // DLPF: by which LSP bits the log was made
+	Length uint32 // TDLPL: of the log in bytes, header included; 0 is not reported
 }
 
-// DecodeLogHeader reads a header; LogHeaderUsed bytes of it are enough.
+// DecodeLogHeader reads a header; LogHeaderUsed bytes of it are enough for all
+// but the length.
 func DecodeLogHeader(b []byte) (DiscoveryLogHeader, error) {
 	if len(b) < LogHeaderUsed {
 		return DiscoveryLogHeader{}, fmt.Errorf("discovery log header: %d bytes, want %d", len(b), LogHeaderUsed)
 	}
-	return DiscoveryLogHeader{
+	h := DiscoveryLogHeader{
 		GenCtr: binary.LittleEndian.Uint64(b[offGENCTR:]),
 		NumRec: binary.LittleEndian.Uint64(b[offNUMREC:]),
 		RecFmt: binary.LittleEndian.Uint16(b[offRECFMT:]),
-	}, nil
+		Flags:  b[offDLPF],
+	}
+	if len(b) >= offTDLPL+4 {
+		h.Length = binary.LittleEndian.Uint32(b[offTDLPL:])
+	}
+	return h, nil
 }
 
 // AppendBinary appends the header in its full LogHeaderSize.
@@ -80,6 +90,8 @@ func (h DiscoveryLogHeader) AppendBinary(b []byte) ([]byte, error) {
 	binary.LittleEndian.PutUint64(raw[offGENCTR:], h.GenCtr)
 	binary.LittleEndian.PutUint64(raw[offNUMREC:], h.NumRec)
 	binary.LittleEndian.PutUint16(raw[offRECFMT:], h.RecFmt)
+	raw[offDLPF] = h.Flags
+	binary.LittleEndian.PutUint32(raw[offTDLPL:], h.Length)
 	return append(b, raw[:]...), nil
 }
 

@@ -42,6 +42,19 @@ func TestHeader(t *testing.T) {
 	}
 }
 
+func TestHeaderFlags(t *testing.T) {
+	h := DiscoveryLogHeader{GenCtr: 1, NumRec: 2, Flags: LSPExtended | LSPAllSubsystems, Length: 0x01020304}
+	want := image(1024, at{0, "\x01"}, at{8, "\x02"}, at{18, "\x05"}, at{20, "\x04\x03\x02\x01"})
+	checkImage(t, h, want)
+	if got, err := DecodeLogHeader(want[:24]); err != nil || got != h {
+		t.Errorf("%+v, %v", got, err)
+	}
+	h.Length = 0 // not read, which is not reported
+	if got, err := DecodeLogHeader(want[:LogHeaderUsed]); err != nil || got != h {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestEntry(t *testing.T) {
 	want := testEntry()
 	b := encodeEntry(t, want)
@@ -65,6 +78,13 @@ func TestEntry(t *testing.T) {
 	if _, err := DecodeLogEntry(b[:EntrySize-1]); err == nil {
 		t.Error("a short entry was decoded")
 	}
+}
+
+func TestEntryLayout(t *testing.T) {
+	checkImage(t, testEntry(), image(1024,
+		at{0, "\x03"}, at{1, "\x02"}, at{2, "\x02"}, at{3, "\x06"}, at{4, "\x07\x00"}, at{6, "\xff\xff"},
+		at{8, "\x20\x00"}, at{10, "\x04\x00"}, at{32, "4420"}, at{256, "nqn.2014-08.org.example:a"},
+		at{512, "fe80::1%eth0"}, at{768, "\x02"}))
 }
 
 func TestEntryText(t *testing.T) {

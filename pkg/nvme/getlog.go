@@ -3,18 +3,26 @@ package nvme
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 )
-
-// OpGetLogPage is the admin opcode of Get Log Page (Base "Get Log Page command").
-const OpGetLogPage uint8 = 0x02
 
 // Log page identifiers, LID.
 const (
-	LogSupportedPages uint8 = 0x00
-	LogDiscovery      uint8 = 0x70
+	LogSupportedPages    uint8 = 0x00
+	LogError             uint8 = 0x01
+	LogSMART             uint8 = 0x02
+	LogChangedNamespaces uint8 = 0x04
+	LogEffects           uint8 = 0x05 // Commands Supported and Effects
+	LogANA               uint8 = 0x0c
+	LogDiscovery         uint8 = 0x70
 )
 
-// The log specific parameter, LSP, of the Discovery log page.
+// LSPGroupsOnly is an LSP of the ANA log page: groups without their
+// namespaces (RGO).
+const LSPGroupsOnly uint8 = 1 << 0
+
+// The log specific parameter, LSP, of the Discovery log page, and the flags in
+// its header.
 const (
 	LSPExtended      uint8 = 1 << 0 // extended entries (EXTDLPE)
 	LSPPortLocal     uint8 = 1 << 1 // only entries of the port asked (PLEO)
@@ -60,6 +68,33 @@ func (g GetLogPage) Dwords() ([4]uint32, error) {
 	return [4]uint32{cdw10, numd >> 16, uint32(g.Offset), uint32(g.Offset >> 32)}, nil
 }
 
+// Command returns the command.
+func (g GetLogPage) Command() (Command, error) {
+	dwords, err := g.Dwords()
+	return Command{
+		Opcode: OpGetLogPage, Flags: FlagSGL, NSID: g.NSID(), SGL: InTransport(g.Length),
+		CDW10: dwords[0], CDW11: dwords[1], CDW12: dwords[2], CDW13: dwords[3],
+	}, err
+}
+
+// ParseGetLogPage reads a Get Log Page command. An offset that is not one in
+// whole dwords, or not one in bytes, is StatusInvalidField; so are 16 GiB.
+func ParseGetLogPage(cmd Command) (GetLogPage, error) {
+	const offsetType = 1 << 23 // OT in dword 14: the offset is an index
+	length := (uint64(uint16(cmd.CDW11))<<16 | uint64(cmd.CDW10>>16) + 1) * 4
+	g := GetLogPage{
+		LID:    uint8(cmd.CDW10),
+		LSP:    uint8(cmd.CDW10>>8) & maxLSP,
+		RAE:    cmd.CDW10&(1<<15) != 0,
+		Offset: uint64(cmd.CDW13)<<32 | uint64(cmd.CDW12),
+		Length: uint32(length),
+	}
+	if length > math.MaxUint32 || g.Offset%4 != 0 || cmd.CDW14&offsetType != 0 {
+		return GetLogPage{}, StatusInvalidField
+	}
+	return g, nil
+}
+
 // SupportedLogPagesSize is the size of the Supported Log Pages log page: a
 // dword for each of the 256 log pages.
 const SupportedLogPagesSize = 1024
@@ -76,6 +111,20 @@ func LogPageSupported(page []byte, lid uint8) LogPageSupport {
 		return 0
 	}
 	return LogPageSupport(binary.LittleEndian.Uint32(page[at:]))
+}
+
+// NewLogPageSupport says that a log page is supported, and which LSP bits it
+// takes if it is the Discovery log page.
+func NewLogPageSupport(lsp uint8) LogPageSupport { return 1 | LogPageSupport(lsp)<<16 }
+
+// AppendSupportedLogPages appends a Supported Log Pages log page: what is said
+// of each log page by LID.
+func AppendSupportedLogPages(b []byte, pages map[uint8]LogPageSupport) []byte {
+	var raw [SupportedLogPagesSize]byte
+	for lid, support := range pages {
+		binary.LittleEndian.PutUint32(raw[4*int(lid):], uint32(support))
+	}
+	return append(b, raw[:]...)
 }
 
 // Supported reports whether the log page can be had at all (LSUPP).

@@ -101,6 +101,21 @@ const (
 	flagNCC        EntryFlags = 1 << 2
 )
 
+// NewEntryFlags returns EFLAGS with the given flags.
+func NewEntryFlags(dupretinfo, epcsd, ncc bool) EntryFlags {
+	var f EntryFlags
+	if dupretinfo {
+		f |= flagDUPRETINFO
+	}
+	if epcsd {
+		f |= flagEPCSD
+	}
+	if ncc {
+		f |= flagNCC
+	}
+	return f
+}
+
 // DUPRETINFO (duplicate returned information): all ports of the discovery
 // subsystem marked so return the same log page.
 func (f EntryFlags) DUPRETINFO() bool { return f&flagDUPRETINFO != 0 }

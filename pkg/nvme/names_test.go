@@ -45,6 +45,11 @@ func TestBits(t *testing.T) {
 	if f := EntryFlags(3); f.NCC() || !f.EPCSD() || !f.DUPRETINFO() {
 		t.Error("EFLAGS 3 is EPCSD and DUPRETINFO")
 	}
+	for _, f := range []EntryFlags{0, 1, 2, 4, 7} {
+		if got := NewEntryFlags(f.DUPRETINFO(), f.EPCSD(), f.NCC()); got != f {
+			t.Errorf("EFLAGS %d becomes %d", f, got)
+		}
+	}
 	if r := TReq(0x15); r.SecureChannel() != SecureRequired || !r.DisableSQFlow() {
 		t.Error("TREQ 15h requires a secure channel and allows to disable SQ flow control")
 	}

@@ -1,8 +1,10 @@
 package nvme
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -43,4 +45,65 @@ func TestStatusIs(t *testing.T) {
 	if s, ok := errors.AsType[Status](err); !ok || s != 0x4190 {
 		t.Errorf("%v, %t", s, ok)
 	}
+}
+
+func TestStatusNames(t *testing.T) {
+	for _, tc := range []struct {
+		status Status
+		want   string
+	}{
+		{0x001, "invalid-command-opcode"}, {0x002, "invalid-field-in-command"}, {0x006, "internal-error"},
+		{0x00b, "invalid-namespace-or-format"}, {0x00c, "command-sequence-error"}, {0x00f, "data-sgl-length-invalid"},
+		{0x01a, "keep-alive-timeout-invalid"}, {0x022, "transient-transport-error"}, {0x080, "lba-out-of-range"},
+		{0x082, "namespace-not-ready"}, {0x101, "invalid-queue-identifier"},
+		{0x105, "asynchronous-event-request-limit-exceeded"}, {0x109, "invalid-log-page"},
+		{0x12f, "invalid-discovery-information"}, {0x130, "zoning-data-structure-locked"},
+		{0x131, "zoning-data-structure-not-found"}, {0x132, "insufficient-discovery-resources"},
+		{0x133, "requested-function-disabled"}, {0x134, "zonegroup-originator-invalid"},
+		{0x180, "connect-incompatible-format"}, {0x181, "connect-controller-busy"}, {0x182, "connect-invalid-parameters"},
+		{0x183, "connect-restart-discovery"}, {0x184, "connect-invalid-host"}, {0x185, "invalid-queue-type"},
+		{0x190, "discover-restart"}, {0x191, "authentication-required"}, {0x301, "asymmetric-access-persistent-loss"},
+		{0x302, "asymmetric-access-inaccessible"}, {0x303, "asymmetric-access-transition"},
+		{0x4184, "connect-invalid-host+dnr"}, {0x2184, "0x2184"}, {0x6184, "0x6184"}, {0x47fe, "0x47fe"}, {0, "0x0000"},
+	} {
+		got, err := ParseStatus(tc.want)
+		if tc.status.Name() != tc.want || err != nil || got != tc.status {
+			t.Errorf("%#x is %q, want %q, which is %#x, %v", uint16(tc.status), tc.status.Name(), tc.want, uint16(got), err)
+		}
+		text, err := json.Marshal(tc.status)
+		var back Status
+		if err != nil || string(text) != `"`+tc.want+`"` || json.Unmarshal(text, &back) != nil || back != tc.status {
+			t.Errorf("%#x: %s, %v", uint16(tc.status), text, err)
+		}
+	}
+	if s, err := ParseStatus("0x4182"); err != nil || s != StatusConnectInvalidParameters.WithDNR() {
+		t.Errorf("%v, %v", s, err)
+	}
+	for _, bad := range []string{
+		"", "0x", "4182", "0x8000", "0x-1", "0X4182", "+dnr", "connect-invalid-host+", "Connect Invalid Host", "0x182+dnr",
+		"connect-invalid-host+dnr+dnr",
+	} {
+		if s, err := ParseStatus(bad); err == nil {
+			t.Errorf("%q is %#x", bad, uint16(s))
+		}
+	}
+	names := StatusNames()
+	if len(names) != len(statusNames) || !slices.IsSorted(names) {
+		t.Errorf("%q", names)
+	}
+}
+
+func FuzzParseStatus(f *testing.F) {
+	for _, s := range []string{"connect-invalid-host+dnr", "0x4182", "invalid-log-page"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := ParseStatus(text)
+		if err != nil {
+			return
+		}
+		if again, err := ParseStatus(s.Name()); err != nil || again != s {
+			t.Errorf("%q is %q, which is %v, %v", text, s.Name(), again, err)
+		}
+	})
 }

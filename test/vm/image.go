@@ -34,8 +34,10 @@ func suiteNames() []string { return slices.Sorted(maps.Keys(suites)) }
 // guestPackages is what the guest consists of besides the essential packages.
 var guestPackages = []string{
 	"systemd", "systemd-sysv", "dbus", "udev", "kmod", "linux-image-cloud-amd64",
-	"nvme-cli",             // a second opinion on what the kernel shows, and the bare connects of the benchmark
-	"fio",                  // writes and verifies
+	"nvme-cli",           // a second opinion on what the kernel shows, and the bare connects of the benchmark
+	"fio",                // writes and verifies
+	"e2fsprogs", "fdisk", // file systems and partitions on what was connected
+	"avahi-daemon", "avahi-utils", // another's view of what is announced
 	"nftables", "iproute2", // break connections
 	"procps", "strace", // for whoever looks for a fault in the shell
 	"busybox-static", "xz-utils", "zstd", // make the initrd
@@ -45,7 +47,7 @@ var guestPackages = []string{
 const imageSize = "1G"
 
 // recipeVersion is counted up when this file changes what an image contains.
-const recipeVersion = "1"
+const recipeVersion = "2"
 
 //go:embed guest/image
 var imageFiles embed.FS

@@ -31,6 +31,9 @@ systemctl set-default --quiet multi-user.target
 systemctl mask --quiet \
 	nvmf-connect@.service nvmf-autoconnect.service nvmefc-boot-connections.service
 
+# A case that needs Avahi starts it.
+systemctl disable --quiet avahi-daemon.service avahi-daemon.socket
+
 cat >/etc/modules-load.d/stas-vm.conf <<EOF
 nvme-tcp
 nvmet-tcp
