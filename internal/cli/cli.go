@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nvme-stas/stas/internal/cmdline/tree"
+	"github.com/nvme-stas/stas/internal/output"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/version"
 )
@@ -35,7 +36,6 @@ type tool struct {
 	columns            []column
 	stdout             io.Writer
 	output             string // format
-	columnsOfTerminal  int    // if not to be found out
 	timeout            time.Duration
 }
 
@@ -136,7 +136,7 @@ func (t *tool) ls() *cobra.Command {
 		Example: fmt.Sprintf("  %[1]s ls\n  %[1]s ls -o wide", t.name),
 		Args:    cobra.NoArgs,
 		RunE: t.ask(func(ctx context.Context, client *stasbus.Client) error {
-			if t.output == formatPython {
+			if t.output == output.Python {
 				list, err := client.ListControllers(ctx, detailed)
 				if err != nil {
 					return err
@@ -167,7 +167,7 @@ func (t *tool) status() *cobra.Command {
 		Example: fmt.Sprintf("  %s status", t.name),
 		Args:    cobra.NoArgs,
 		RunE: t.ask(func(ctx context.Context, client *stasbus.Client) error {
-			if t.output == formatPython {
+			if t.output == output.Python {
 				info, err := t.oldStatus(ctx, client)
 				if err != nil {
 					return err

@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/output"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/stastest"
 	"github.com/nvme-stas/stas/internal/tid"
@@ -345,14 +346,14 @@ func TestOutput(t *testing.T) {
 // telling leaves out what would only show the same again.
 func telling(kind, args, format string) bool {
 	switch {
-	case kind == "-empty" && strings.HasPrefix(args, "dlp"), kind != "" && format == formatYAML, kind != "" && format == formatWide:
+	case kind == "-empty" && strings.HasPrefix(args, "dlp"), kind != "" && format == output.YAML, kind != "" && format == output.Wide:
 		return false
 	case strings.HasPrefix(args, "explain"):
-		return kind == "" && format != formatWide || format == formatTable && args == "explain"
+		return kind == "" && format != output.Wide || format == output.Table && args == "explain"
 	case strings.HasSuffix(args, " -d"):
-		return format == "" || format == formatTable && args == "ls -d"
+		return format == "" || format == output.Table && args == "ls -d"
 	}
-	return format != formatWide || args == "ls"
+	return format != output.Wide || args == "ls"
 }
 
 // checkGolden compares with a file; the time of a report about an old daemon
@@ -448,7 +449,7 @@ func TestUsage(t *testing.T) {
 		{"lss", exitUsage, "", "stafctl --help"},
 		{"ls --detaled", exitUsage, "", "--detaled"},
 		{"ls extra", exitUsage, "", "extra"},
-		{"ls -o xml", exitUsage, "", `only table, wide, json, yaml, python`},
+		{"ls -o xml", exitUsage, "", `only table, wide, json, yaml and python`},
 		{"dlp -s 8009", exitUsage, "", `"traddr" not set`},
 		{"dlp -a 10.0.0.1", exitUsage, "", `"trsvcid" not set`},
 		{"dlp -a 10.0.0.1 -s 8009 -t pcie", exitUsage, "", `no transport "pcie", only tcp, rdma, fc, loop`},
@@ -600,14 +601,14 @@ func TestHostileNames(t *testing.T) {
 			_, err := io.WriteString(t.stdout, strings.Join(unknown, "\n"))
 			return err
 		},
-		"json":   func(t *tool) error { t.output = formatJSON; return t.printData(r) },
-		"yaml":   func(t *tool) error { t.output = formatYAML; return t.printData(r) },
+		"json":   func(t *tool) error { t.output = output.JSON; return t.printData(r) },
+		"yaml":   func(t *tool) error { t.output = output.YAML; return t.printData(r) },
 		"python": func(t *tool) error { return t.printPython([]stasbus.Dict{d}) },
 	} {
 		for _, make := range []func(io.Writer) *tool{newStafctl, newStacctl} {
 			var out bytes.Buffer
 			tool := make(&out)
-			tool.output = formatTable
+			tool.output = output.Table
 			if err := show(tool); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nvme-stas/stas/internal/output"
 	"github.com/nvme-stas/stas/internal/stasbus"
 )
 
@@ -40,7 +41,7 @@ func (t *tool) live(keys ...string) []string {
 	var values []string
 	for _, d := range dicts {
 		for _, key := range keys {
-			if v := d[key]; v != "" && v != noDevice && clean(v) == v {
+			if v := d[key]; v != "" && v != noDevice && output.Clean(v) == v {
 				values = append(values, v)
 			}
 		}

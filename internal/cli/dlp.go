@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/output"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/tid"
 	"github.com/nvme-stas/stas/pkg/nvme"
@@ -36,7 +37,7 @@ func (t *tool) dlp() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if t.output == formatPython {
+			if t.output == output.Python {
 				entries, err := client.GetLogPages(ctx, id)
 				if err != nil {
 					return err
@@ -100,7 +101,7 @@ func (t *tool) adlp() *cobra.Command {
 		Example: fmt.Sprintf("  %s adlp", t.name),
 		Args:    cobra.NoArgs,
 		RunE: t.ask(func(ctx context.Context, client *stasbus.Client) error {
-			if t.output == formatPython {
+			if t.output == output.Python {
 				text, err := client.AllLogPagesText(ctx, detailed)
 				if err != nil {
 					return err
@@ -122,16 +123,16 @@ func (t *tool) adlp() *cobra.Command {
 	return cmd
 }
 
-var entryColumns = []columnOf[logpage.Entry]{
-	{title: "SUBTYPE", cell: func(e logpage.Entry) string { return e.SubType }},
-	{title: "ADDRESS", cell: func(e logpage.Entry) string { return address(e.TrType, e.TrAddr, e.TrSvcID) }},
-	{title: "NQN", cell: func(e logpage.Entry) string { return e.SubNQN }, shrink: true},
-	{title: "PORT", cell: func(e logpage.Entry) string { return e.PortID }},
-	{title: "SECURITY", cell: security},
-	{title: "FLAGS", cell: entryFlags},
-	{title: "FAMILY", cell: func(e logpage.Entry) string { return e.AdrFam }, wide: true},
-	{title: "CNTLID", cell: func(e logpage.Entry) string { return e.CntlID }, wide: true},
-	{title: "ASQSZ", cell: func(e logpage.Entry) string { return e.ASQSz }, wide: true},
+var entryColumns = []output.Column[logpage.Entry]{
+	output.Col("SUBTYPE", func(e logpage.Entry) string { return e.SubType }),
+	output.Col("ADDRESS", func(e logpage.Entry) string { return address(e.TrType, e.TrAddr, e.TrSvcID) }),
+	output.Col("NQN", func(e logpage.Entry) string { return e.SubNQN }).Shrink(),
+	output.Col("PORT", func(e logpage.Entry) string { return e.PortID }),
+	output.Col("SECURITY", security),
+	output.Col("FLAGS", entryFlags),
+	output.Col("FAMILY", func(e logpage.Entry) string { return e.AdrFam }).Wide(),
+	output.Col("CNTLID", func(e logpage.Entry) string { return e.CntlID }).Wide(),
+	output.Col("ASQSZ", func(e logpage.Entry) string { return e.ASQSz }).Wide(),
 }
 
 // security is whether the entry demands a secure channel, and of which kind.
@@ -173,7 +174,7 @@ func (t *tool) printPages(pages []stasbus.LogPage) error {
 		if i > 0 {
 			fmt.Fprintln(t.stdout)
 		}
-		fmt.Fprintf(t.stdout, "%s: %s\n", clean(describeID(p.ID)), pageSummary(p.Known, len(p.Entries)))
+		fmt.Fprintf(t.stdout, "%s: %s\n", output.Clean(describeID(p.ID)), pageSummary(p.Known, len(p.Entries)))
 		if len(p.Entries) == 0 {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nvme-stas/stas/internal/output"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
@@ -54,7 +55,7 @@ should be.`,
 }
 
 func (t *tool) printExplanations(all []explanation) error {
-	if t.output == formatJSON || t.output == formatYAML {
+	if t.output == output.JSON || t.output == output.YAML {
 		if all == nil {
 			all = []explanation{}
 		}
@@ -73,10 +74,10 @@ func (t *tool) printExplanations(all []explanation) error {
 			if e.Device != "" {
 				title = e.Device + ": " + title
 			}
-			b.WriteString(clean(title) + "\n")
+			b.WriteString(output.Clean(title) + "\n")
 		}
 		for _, s := range e.Sentences {
-			b.WriteString(wrap(clean(s), min(t.room(), paragraph)))
+			b.WriteString(wrap(output.Clean(s), min(output.Width(t.stdout), paragraph)))
 		}
 	}
 	_, err := fmt.Fprint(t.stdout, b.String())
@@ -197,7 +198,7 @@ func (t *tool) whoAsks(r stasbus.Report) string {
 
 // explainUnknown is about a name that no controller of the daemon has.
 func (t *tool) explainUnknown(r stasbus.Report, name string) string {
-	text := fmt.Sprintf("%s has no controller %q. ", t.daemon, clean(name))
+	text := fmt.Sprintf("%s has no controller %q. ", t.daemon, output.Clean(name))
 	if c, err := sysfsController(name); err == nil {
 		kind := map[nvmesysfs.Kind]string{nvmesysfs.IO: "an I/O controller", nvmesysfs.Discovery: "a discovery controller"}[c.Kind]
 		if kind == "" {
@@ -206,17 +207,17 @@ func (t *tool) explainUnknown(r stasbus.Report, name string) string {
 		text += fmt.Sprintf("The kernel has it: %s %s, %s, state %s. ", kind, c.SubsysNQN, address(c.Transport, c.TrAddr, c.TrSvcID), c.State)
 		switch {
 		case c.Transport == "pcie":
-			return clean(text + "It is a local drive, which is never touched.")
+			return output.Clean(text + "It is a local drive, which is never touched.")
 		case t.discovery && c.Kind == nvmesysfs.IO:
-			return clean(text + "Ask stacctl about it.")
+			return output.Clean(text + "Ask stacctl about it.")
 		case !t.discovery && c.Kind == nvmesysfs.Discovery:
-			return clean(text + "Ask stafctl about it.")
+			return output.Clean(text + "Ask stafctl about it.")
 		case c.HostNQN != r.Host.NQN:
-			return clean(text + "It is connected under another host NQN, " + c.HostNQN + ", and left alone.")
+			return output.Clean(text + "It is connected under another host NQN, " + c.HostNQN + ", and left alone.")
 		}
 		text += "Somebody else connected it, and nobody asks for it here, so it is left alone. "
 	}
-	return clean(text + strings.Replace(t.whoAsks(r), "asks for one", "asks for it", 1))
+	return output.Clean(text + strings.Replace(t.whoAsks(r), "asks for one", "asks for it", 1))
 }
 
 // sysfsController is the controller of that name.

@@ -1,51 +1,30 @@
 package cli
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
-	"unicode/utf16"
 
+	"github.com/nvme-stas/stas/internal/output"
 	"github.com/nvme-stas/stas/internal/pyprint"
 	"github.com/nvme-stas/stas/internal/stasbus"
 )
 
-// The formats of output.
-const (
-	formatTable  = "table"
-	formatWide   = "wide" // a table with all columns, however long its lines
-	formatJSON   = "json"
-	formatYAML   = "yaml"
-	formatPython = "python" // as nvme-stas 2.x
-)
-
-var formats = []string{formatTable, formatWide, formatJSON, formatYAML, formatPython}
+// formats are those of the option -o.
+var formats = []string{output.Table, output.Wide, output.JSON, output.YAML, output.Python}
 
 func formatNames() string { return strings.Join(formats, ", ") }
 
-func (t *tool) checkOutput() error {
-	if t.output == "" {
-		t.output = formatPython
-		if isTerminal(t.stdout) {
-			t.output = formatTable
-		}
-	}
-	if !slices.Contains(formats, t.output) {
-		return fmt.Errorf("there is no output %q, only %s", t.output, formatNames())
-	}
-	return nil
+func (t *tool) checkOutput() (err error) {
+	t.output, err = output.Choose(t.output, t.stdout, output.Python, formats...)
+	return err
 }
 
-func (t *tool) isTable() bool { return t.output == formatTable || t.output == formatWide }
+func (t *tool) isTable() bool { return t.output == output.Table || t.output == output.Wide }
 
 // pythonWidth is the width of what nvme-stas 2.x prints, in characters.
 const pythonWidth = 120
@@ -57,39 +36,17 @@ func (t *tool) printPython(v any) error {
 
 // printData prints JSON or YAML.
 func (t *tool) printData(v any) error {
-	var text bytes.Buffer
-	enc := json.NewEncoder(&text)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(v); err != nil {
-		return err
+	if t.output == output.YAML {
+		return output.PrintYAML(t.stdout, v)
 	}
-	if t.output == formatYAML {
-		data, err := toYAML(text.Bytes())
-		if err != nil {
-			return fmt.Errorf("cannot write YAML: %w", err)
-		}
-		_, err = t.stdout.Write(data)
-		return err
-	}
-	_, err := io.WriteString(t.stdout, escape(text.String()))
-	return err
+	return output.PrintJSON(t.stdout, v)
 }
 
-// escape does to JSON what clean does to text, and changes no value. Outside
-// of strings JSON has line breaks besides what can be printed.
-func escape(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if unicode.IsPrint(r) || r == '\n' {
-			b.WriteRune(r)
-			continue
-		}
-		for _, u := range utf16.AppendRune(nil, r) {
-			fmt.Fprintf(&b, `\u%04x`, u)
-		}
+func printTable[T any](t *tool, columns []output.Column[T], values []T) error {
+	if t.output == output.Wide {
+		return output.PrintWide(t.stdout, columns, values)
 	}
-	return b.String()
+	return output.PrintTable(t.stdout, columns, values)
 }
 
 // row is a controller on its way to a table.
@@ -98,40 +55,40 @@ type row struct {
 	now time.Time
 }
 
-type column = columnOf[row]
+type column = output.Column[row]
 
 var (
 	dcColumns = []column{
-		{title: "DEVICE", cell: func(r row) string { return r.Device }},
-		{title: "STATE", cell: state, shrink: true},
-		{title: "ORIGIN", rank: 2, cell: origin},
-		{title: "ADDRESS", cell: func(r row) string { return address(r.Transport, r.TrAddr, r.TrSvcID) }},
-		{title: "IFACE", rank: 5, cell: func(r row) string { return r.HostIface }},
-		{title: "NQN", cell: func(r row) string { return r.SubsysNQN }, shrink: true},
-		{title: "ENTRIES", cell: entries},
-		{title: "LAST ERROR", cell: lastError, shrink: true},
-		{title: "NEXT TRY", rank: 3, cell: nextTry},
-		{title: "SOURCE", cell: source, wide: true},
-		{title: "HOST NQN", cell: func(r row) string { return r.HostNQN }, wide: true},
-		{title: "TYPE", cell: func(r row) string { return r.DCType }, wide: true},
-		{title: "MODEL", cell: func(r row) string { return r.Model }, wide: true},
+		output.Col("DEVICE", func(r row) string { return r.Device }),
+		output.Col("STATE", state).Shrink(),
+		output.Col("ORIGIN", origin).Rank(2),
+		output.Col("ADDRESS", func(r row) string { return address(r.Transport, r.TrAddr, r.TrSvcID) }),
+		output.Col("IFACE", func(r row) string { return r.HostIface }).Rank(5),
+		output.Col("NQN", func(r row) string { return r.SubsysNQN }).Shrink(),
+		output.Col("ENTRIES", entries),
+		output.Col("LAST ERROR", lastError).Shrink(),
+		output.Col("NEXT TRY", nextTry).Rank(3),
+		output.Col("SOURCE", source).Wide(),
+		output.Col("HOST NQN", func(r row) string { return r.HostNQN }).Wide(),
+		output.Col("TYPE", func(r row) string { return r.DCType }).Wide(),
+		output.Col("MODEL", func(r row) string { return r.Model }).Wide(),
 	}
 	iocColumns = []column{
-		{title: "DEVICE", cell: func(r row) string { return r.Device }},
-		{title: "STATE", cell: state, shrink: true},
-		{title: "ADDRESS", cell: func(r row) string { return address(r.Transport, r.TrAddr, r.TrSvcID) }},
-		{title: "IFACE", rank: 5, cell: func(r row) string { return r.HostIface }},
-		{title: "NQN", cell: func(r row) string { return r.SubsysNQN }, shrink: true},
-		{title: "NAMESPACES", cell: namespaces},
-		{title: "SIZE", rank: 2, cell: capacity},
-		{title: "PATH", rank: 1, cell: path, shrink: true},
-		{title: "WANTED BY", rank: 4, cell: origin, shrink: true},
-		{title: "LAST ERROR", cell: lastError, shrink: true},
-		{title: "NEXT TRY", rank: 3, cell: nextTry},
-		{title: "SOURCE", cell: source, wide: true},
-		{title: "HOST NQN", cell: func(r row) string { return r.HostNQN }, wide: true},
-		{title: "MODEL", cell: func(r row) string { return r.Model }, wide: true},
-		{title: "SERIAL", cell: func(r row) string { return r.Serial }, wide: true},
+		output.Col("DEVICE", func(r row) string { return r.Device }),
+		output.Col("STATE", state).Shrink(),
+		output.Col("ADDRESS", func(r row) string { return address(r.Transport, r.TrAddr, r.TrSvcID) }),
+		output.Col("IFACE", func(r row) string { return r.HostIface }).Rank(5),
+		output.Col("NQN", func(r row) string { return r.SubsysNQN }).Shrink(),
+		output.Col("NAMESPACES", namespaces),
+		output.Col("SIZE", capacity).Rank(2),
+		output.Col("PATH", path).Shrink().Rank(1),
+		output.Col("WANTED BY", origin).Shrink().Rank(4),
+		output.Col("LAST ERROR", lastError).Shrink(),
+		output.Col("NEXT TRY", nextTry).Rank(3),
+		output.Col("SOURCE", source).Wide(),
+		output.Col("HOST NQN", func(r row) string { return r.HostNQN }).Wide(),
+		output.Col("MODEL", func(r row) string { return r.Model }).Wide(),
+		output.Col("SERIAL", func(r row) string { return r.Serial }).Wide(),
 	}
 )
 
@@ -306,7 +263,7 @@ func (t *tool) printControllers(r stasbus.Report, detailed bool) error {
 		return err
 	}
 	if detailed {
-		t.output = formatWide
+		t.output = output.Wide
 	}
 	rows := make([]row, len(r.Controllers))
 	for i := range r.Controllers {
@@ -327,7 +284,7 @@ func (t *tool) printStatus(r stasbus.Report) error {
 	w := tabwriter.NewWriter(t.stdout, 0, 8, 2, ' ', 0)
 	line := func(title, text string) {
 		if text != "" {
-			fmt.Fprintf(w, "%s:\t%s\n", title, clean(text))
+			fmt.Fprintf(w, "%s:\t%s\n", title, output.Clean(text))
 		}
 	}
 	line("Daemon", strings.TrimSpace(r.Daemon+" "+r.Release))
@@ -369,7 +326,7 @@ func (t *tool) printStatus(r stasbus.Report) error {
 			if next := nextTry(c); next != "" {
 				text += "; next try " + next
 			}
-			fmt.Fprintf(t.stdout, "\n%s\n", clean(text))
+			fmt.Fprintf(t.stdout, "\n%s\n", output.Clean(text))
 		}
 	}
 	return nil

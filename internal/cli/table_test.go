@@ -8,64 +8,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/nvme-stas/stas/internal/output"
 	"github.com/nvme-stas/stas/internal/stasbus"
 )
-
-func TestFit(t *testing.T) {
-	for _, c := range []struct {
-		columns string // "WIDTH[x][RANK]…", x for those that may shrink
-		room    int
-		want    string
-	}{
-		{"5 40x 30x", 100, "5 40 30"},
-		{"5 40x 30x", 79, "5 40 30"},
-		{"5 40x 30x", 78, "5 39 30"},
-		{"5 40x 30x", 59, "5 25 25"},
-		{"5 40x 30x", 33, "5 12 12"},
-		{"5 40x 30x", 32, "no"},
-		{"5 40x 30x/1", 32, "5 25"},
-		{"5/2 40x/1 30/3", 45, "5 38"},
-		{"5/2 40x/1 30/3", 47, "5 40"},
-		{"5/2 40x/1 30/3", 18, "18"},
-		{"5/2 40x/1 30/3", 12, "12"},
-		{"5 40 30", 40, "no"},
-		{"5/1", 4, ""},
-		{"", 0, ""},
-	} {
-		var columns []filled
-		for text := range strings.FieldsSeq(c.columns) {
-			var f filled
-			text, rank, _ := strings.Cut(text, "/")
-			f.rank = number(rank)
-			text, f.shrink = strings.CutSuffix(text, "x")
-			f.width = number(text)
-			columns = append(columns, f)
-		}
-		shown, ok := fit(columns, c.room)
-		var widths []string
-		for _, f := range shown {
-			widths = append(widths, fmt.Sprint(f.width))
-		}
-		got := strings.Join(widths, " ")
-		if !ok {
-			got = "no"
-		}
-		if got != c.want {
-			t.Errorf("%s in %d: %q, want %q", c.columns, c.room, got, c.want)
-		}
-	}
-}
-
-func TestCut(t *testing.T) {
-	const text = "nqn.2014-08.org.example:storage.pool17"
-	for width, want := range map[int]string{
-		100: text, len(text): text, 12: "nqn.….pool17", 1: "…", 2: "n…",
-	} {
-		if got := cut(text, width); got != want || utf8.RuneCountInString(got) > width {
-			t.Errorf("%d: %q, want %q", width, got, want)
-		}
-	}
-}
 
 // A table has as many lines as it has controllers, however many, and as many
 // columns as the terminal, however few.
@@ -79,7 +24,7 @@ func TestManyControllers(t *testing.T) {
 	}
 	var out bytes.Buffer
 	tool := newStacctl(&out)
-	tool.output = formatTable
+	tool.output = output.Table
 	began := time.Now()
 	if err := tool.printControllers(r, false); err != nil {
 		t.Fatal(err)
@@ -104,9 +49,7 @@ func TestNarrowTerminal(t *testing.T) {
 	}
 	for _, room := range []int{300, 150, 130, 100, 85, 40, 1} {
 		var out bytes.Buffer
-		tool := newStacctl(&out)
-		tool.output, tool.columnsOfTerminal = formatTable, room
-		if err := printTable(tool, tool.columns, rows); err != nil {
+		if err := output.PrintTableIn(&out, room, iocColumns, rows); err != nil {
 			t.Fatal(err)
 		}
 		text := out.String()

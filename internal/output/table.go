@@ -1,4 +1,4 @@
-package cli
+package output
 
 import (
 	"fmt"
@@ -7,44 +7,72 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
 
-// columnOf is one of a table of values.
-type columnOf[T any] struct {
+// Column is one of a table.
+type Column[T any] struct {
 	title  string
 	cell   func(T) string
-	shrink bool // its cells are cut on a terminal that is too narrow
-	wide   bool // shown only when asked for
-	// If cutting does not help, columns are left out, that of the highest rank
-	// first. One of rank zero stays.
-	rank int
+	shrink bool
+	wide   bool
+	rank   int
 }
+
+// Col makes a column.
+func Col[T any](title string, cell func(T) string) Column[T] {
+	return Column[T]{title: title, cell: cell}
+}
+
+// Shrink lets the cells be cut on a terminal that is too narrow.
+func (c Column[T]) Shrink() Column[T] { c.shrink = true; return c }
+
+// Wide has the column shown by [PrintWide] only.
+func (c Column[T]) Wide() Column[T] { c.wide = true; return c }
+
+// Rank lets the column be left out on a terminal for which cutting does not
+// help. The column of the highest rank goes first.
+func (c Column[T]) Rank(n int) Column[T] { c.rank = n; return c }
 
 const (
 	gap      = 2  // between columns
 	narrow   = 12 // no column is cut to fewer characters
-	noLimit  = 1 << 30
 	ellipsis = "…"
+	// NoLimit is the width of what is no terminal.
+	NoLimit = 1 << 30
 )
 
-// printTable prints a line for each value, below the titles. A column that
-// nobody has anything for only takes room, and is left out. On a terminal
-// that is too narrow, cells are cut, then columns are left out, and if that
-// does not help, each value is printed as a paragraph.
-func printTable[T any](t *tool, columns []columnOf[T], values []T) error {
+// PrintTable prints a row for each element. A column that no element has
+// anything for only takes room, and is left out; a dash stands for nothing. On
+// a terminal that is too narrow, cells are cut, then columns are left out, and
+// if that does not help, each element is printed as a paragraph; but none of
+// this if no column may be cut or left out.
+func PrintTable[T any](w io.Writer, columns []Column[T], list []T) error {
+	return PrintTableIn(w, Width(w), columns, list)
+}
+
+// PrintTableIn is PrintTable for a width in characters.
+func PrintTableIn[T any](w io.Writer, width int, columns []Column[T], list []T) error {
+	narrowed := slices.DeleteFunc(slices.Clone(columns), func(c Column[T]) bool { return c.wide })
+	return printTable(w, width, narrowed, list)
+}
+
+// PrintWide prints all columns, however wide the table becomes.
+func PrintWide[T any](w io.Writer, columns []Column[T], list []T) error {
+	return printTable(w, NoLimit, columns, list)
+}
+
+func printTable[T any](w io.Writer, width int, columns []Column[T], list []T) error {
 	var all []filled
+	flexible := false
 	for _, c := range columns {
-		if c.wide && t.output != formatWide {
-			continue
-		}
+		flexible = flexible || c.shrink || c.rank > 0
 		cells := []string{c.title}
 		empty := true
-		for _, v := range values {
-			text := clean(c.cell(v))
+		for _, v := range list {
+			text := Clean(c.cell(v))
 			empty = empty && text == ""
 			if text == "" {
 				text = "-"
@@ -55,28 +83,38 @@ func printTable[T any](t *tool, columns []columnOf[T], values []T) error {
 			all = append(all, newFilled(cells, c.shrink, c.rank))
 		}
 	}
+	if !flexible {
+		width = NoLimit
+	}
 	var b strings.Builder
-	if shown, ok := fit(all, t.room()); ok {
-		for line := range len(values) + 1 {
+	if shown, ok := fit(all, width); ok {
+		for line := range len(list) + 1 {
 			writeRow(&b, shown, line)
 		}
-		if left := len(all) - len(shown); left > 0 {
-			fmt.Fprintf(&b, "(%s: -o wide)\n", count(left, "more column", "more columns"))
+		switch left := len(all) - len(shown); {
+		case left == 1:
+			b.WriteString("(1 more column: -o wide)\n")
+		case left > 1:
+			fmt.Fprintf(&b, "(%d more columns: -o wide)\n", left)
 		}
 	} else {
-		for line := 1; line <= len(values); line++ {
-			if line > 1 {
-				b.WriteByte('\n')
-			}
-			for _, c := range all {
-				if c.cells[line] != "-" {
-					fmt.Fprintf(&b, "%s: %s\n", c.cells[0], c.cells[line])
-				}
+		writeParagraphs(&b, all, len(list))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func writeParagraphs(b *strings.Builder, columns []filled, n int) {
+	for line := 1; line <= n; line++ {
+		if line > 1 {
+			b.WriteByte('\n')
+		}
+		for _, c := range columns {
+			if c.cells[line] != "-" {
+				fmt.Fprintf(b, "%s: %s\n", c.cells[0], c.cells[line])
 			}
 		}
 	}
-	_, err := io.WriteString(t.stdout, b.String())
-	return err
 }
 
 // filled is a column with its cells, the title first.
@@ -158,70 +196,28 @@ func cut(text string, width int) string {
 	return string(runes[:width-1-tail]) + ellipsis + string(runes[len(runes)-tail:])
 }
 
-// clean keeps what a target named from steering the terminal.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
-}
-
-// room is the number of characters of a line, if that is limited.
-func (t *tool) room() int {
-	if t.columnsOfTerminal > 0 {
-		return t.columnsOfTerminal
-	}
-	if t.output == formatWide || !isTerminal(t.stdout) {
-		return noLimit
+// Width is the number of characters of a line, if that is limited.
+func Width(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok || !IsTerminal(w) {
+		return NoLimit
 	}
 	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && n > 0 {
 		return n
 	}
-	f, ok := t.stdout.(*os.File)
-	if !ok {
-		return noLimit
-	}
 	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil || size.Col == 0 {
-		return noLimit
+		return NoLimit
 	}
 	return int(size.Col)
 }
 
-func isTerminal(w io.Writer) bool {
+// IsTerminal tells terminals from files and pipes.
+func IsTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
 		return false
 	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
-}
-
-// count is a number of things.
-func count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return strconv.Itoa(n) + " " + many
-}
-
-// list joins words as a sentence does: "a, b and c".
-func list(words []string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
-	}
-	last := len(words) - 1
-	return strings.Join(words[:last], ", ") + " and " + words[last]
-}
-
-// distinct leaves out what was there before.
-func distinct(words []string) (out []string) {
-	for _, w := range words {
-		if !slices.Contains(out, w) {
-			out = append(out, w)
-		}
-	}
-	return out
 }

@@ -1,14 +1,29 @@
-package cli
+package output
 
 import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"unicode"
 
 	"github.com/goccy/go-yaml"
 )
+
+// PrintYAML prints a value as YAML, with the fields that its JSON has.
+func PrintYAML(w io.Writer, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	data, err := toYAML(text)
+	if err != nil {
+		return fmt.Errorf("cannot write YAML: %w", err)
+	}
+	_, err = w.Write(data)
+	return err
+}
 
 // toYAML turns JSON into YAML, with the fields in the same order. A string
 // that has something in it that cannot be printed is quoted and escaped: the
