@@ -20,8 +20,10 @@ import (
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/lab"
+	"github.com/nvme-stas/stas/internal/logpage"
 	"github.com/nvme-stas/stas/internal/startup"
 	"github.com/nvme-stas/stas/internal/stasadm"
+	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/pkg/nvme"
 	"github.com/nvme-stas/stas/pkg/target"
 )
@@ -177,7 +179,7 @@ func TestLab(t *testing.T) {
 // jsonKeys lists the keys of a structure, and of those in it.
 func jsonKeys(t reflect.Type) (keys []string) {
 	switch {
-	case t.Kind() == reflect.Slice:
+	case t.Kind() == reflect.Slice, t.Kind() == reflect.Pointer:
 		return jsonKeys(t.Elem())
 	case t.Kind() != reflect.Struct || t.PkgPath() == "time":
 		return nil
@@ -247,12 +249,11 @@ func TestBus(t *testing.T) {
 				continue
 			}
 			for _, m := range slices.Concat(i.Methods, i.Signals, i.Properties) {
-				_, line, ok := strings.Cut(text, "\n.TP\n"+m.Name)
-				if !ok {
+				line := regexp.MustCompile(`\n\.TP\n` + m.Name + `\b.*`).FindString(text)
+				if line == "" {
 					t.Errorf("%s does not describe %s", page, m.Name)
 					continue
 				}
-				line, _, _ = strings.Cut(line, "\n")
 				signature := map[string]string{"in": "", "out": ""}
 				for _, a := range m.Args {
 					signature[a.Direction] += a.Type
@@ -266,6 +267,48 @@ func TestBus(t *testing.T) {
 		}
 	}
 }
+
+// TestReports looks for the fields of what the daemons report as JSON.
+func TestReports(t *testing.T) {
+	shown := map[string]bool{}
+	for page, fields := range map[string][]string{
+		"org.nvmexpress.staf.5": slices.Concat(jsonKeys(reflect.TypeFor[stasbus.Report]()), jsonKeys(reflect.TypeFor[stasbus.LogPage]())),
+		"org.nvmexpress.stac.5": jsonKeys(reflect.TypeFor[stasbus.Report]()),
+	} {
+		_, text, _ := strings.Cut(plain(t, page), "\n.SH REPORTS\n")
+		for _, f := range fields {
+			if regexp.MustCompile(`(^|[^\w-])` + f + `($|[^\w-])`).MatchString(text) {
+				shown[f] = true
+			}
+		}
+		for _, f := range fields {
+			// Some are of one daemon only.
+			if only := map[string]string{
+				"stafd": "stac", "sources": "stac", "answers": "stac", "namespaces": "stac", "name": "stac", "size": "stac", "ana": "stac",
+				"by": "stac", "ncc": "stac", "log-page": "staf", "generation": "staf", "failure": "staf", "entries": "",
+			}[f]; only != "" && !strings.Contains(page, only) {
+				continue
+			}
+			if _, entry := entryFields[f]; !entry {
+				mustHave(t, page+", REPORTS", text, f)
+			}
+		}
+	}
+	for _, f := range jsonKeys(reflect.TypeFor[stasbus.Report]()) {
+		if !shown[f] {
+			t.Errorf("no page describes %s", f)
+		}
+	}
+}
+
+// entryFields are those of log page entries, which are described elsewhere.
+var entryFields = func() map[string]bool {
+	all := make(map[string]bool)
+	for _, f := range jsonKeys(reflect.TypeFor[logpage.Entry]()) {
+		all[f] = true
+	}
+	return all
+}()
 
 // foreign are the pages of others that ours refer to.
 var foreign = []string{"busctl(1)", "journalctl(1)", "keyctl(1)", "machine-id(5)", "nvme(1)", "sd_notify(3)", "systemctl(1)", "systemd(1)"}

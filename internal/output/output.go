@@ -1,5 +1,5 @@
-// Package output is how the tools print: tables for people, JSON for programs,
-// and neither lets what a stranger has named steer the terminal.
+// Package output is how the tools print: tables for people, JSON and YAML for
+// programs, and none lets what a stranger has named steer the terminal.
 package output
 
 import (
@@ -7,41 +7,41 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
+	"slices"
 	"strings"
-	"text/tabwriter"
 	"unicode"
 	"unicode/utf16"
 )
 
 // The formats.
 const (
-	Table = "table"
-	JSON  = "json"
+	Table  = "table"
+	Wide   = "wide" // a table with all columns, however wide
+	JSON   = "json"
+	YAML   = "yaml"
+	Python = "python" // Python literals, as nvme-stas 2.x prints them
 )
 
 // Format checks what the option -o says. If it says nothing, a terminal gets a
 // table and everything else JSON.
 func Format(option string, w io.Writer) (string, error) {
-	switch option {
-	case Table, JSON:
-		return option, nil
-	case "":
-		if isTerminal(w) {
-			return Table, nil
-		}
-		return JSON, nil
-	}
-	return "", fmt.Errorf("there is no output %q, only table and json", option)
+	return Choose(option, w, JSON, Table, JSON)
 }
 
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
+// Choose is Format for a program with other formats, of which it says what is
+// for everything that is no terminal.
+func Choose(option string, w io.Writer, otherwise string, formats ...string) (string, error) {
+	if option == "" {
+		option = otherwise
+		if IsTerminal(w) {
+			option = Table
+		}
 	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != ""
+	if !slices.Contains(formats, option) {
+		last := len(formats) - 1
+		return "", fmt.Errorf("there is no output %q, only %s and %s", option, strings.Join(formats[:last], ", "), formats[last])
+	}
+	return option, nil
 }
 
 // PrintJSON prints a value.
@@ -71,47 +71,6 @@ func escape(s string) string {
 		}
 	}
 	return b.String()
-}
-
-// Column is one of a table.
-type Column[T any] struct {
-	title string
-	cell  func(T) string
-}
-
-// Col makes a column.
-func Col[T any](title string, cell func(T) string) Column[T] { return Column[T]{title, cell} }
-
-// PrintTable prints a row for each element. A column that no element has
-// anything for only takes room, and is left out; a dash stands for nothing.
-func PrintTable[T any](w io.Writer, columns []Column[T], list []T) error {
-	var shown []Column[T]
-	for _, c := range columns {
-		for _, v := range list {
-			if c.cell(v) != "" {
-				shown = append(shown, c)
-				break
-			}
-		}
-	}
-	tab := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	row := func(cell func(Column[T]) string) {
-		cells := make([]string, len(shown))
-		for i, c := range shown {
-			cells[i] = Clean(cell(c))
-		}
-		fmt.Fprintln(tab, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
-	}
-	row(func(c Column[T]) string { return c.title })
-	for _, v := range list {
-		row(func(c Column[T]) string {
-			if text := c.cell(v); text != "" {
-				return text
-			}
-			return "-"
-		})
-	}
-	return tab.Flush()
 }
 
 // Clean keeps what a stranger named from steering the terminal.

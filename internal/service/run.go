@@ -68,8 +68,11 @@ type Policy interface {
 	Changed(uevent.Event)
 	// Overrun tells that uevents have been lost.
 	Overrun()
-	// Info adds what the policy knows to the description of a controller.
+	// Info adds what the policy knows to the description of a controller in the
+	// dictionaries of nvme-stas.
 	Info(id tid.TID, detailed bool, info stasbus.Dict)
+	// AddTo adds what the policy knows to a report, and to its controllers.
+	AddTo(*stasbus.Report)
 	// Tasks are to run as long as the daemon does.
 	Tasks() []func(context.Context) error
 }
@@ -112,7 +115,7 @@ func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
 			return s.loop.Do(ctx, func() {})
 		})
 	})
-	for _, task := range append(s.policy.Tasks(), s.saveStates, s.reloads, s.watch) {
+	for _, task := range append(s.policy.Tasks(), s.saveStates, s.reloads, s.watch, s.askKernel) {
 		start(func(ctx context.Context) error {
 			select {
 			case <-up:
@@ -146,6 +149,12 @@ func (s *Service) load() (*conf.Config, hostid.Identity, error) {
 
 func (s *Service) apply(cfg *conf.Config, identity hostid.Identity) {
 	s.identity = identity
+	s.shown = make(map[tid.TID]map[string]string)
+	for _, c := range cfg.Controllers {
+		if id, err := c.TID(identity.NQN, cfg.IgnoreIface); err == nil && c.Shown != nil {
+			s.shown[id] = c.Shown
+		}
+	}
 	s.doubtful.Store(cfg.Doubtful)
 	s.SetTron(cfg.Tron)
 	s.policy.Apply(cfg, identity)

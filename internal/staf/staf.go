@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nvme-stas/stas/internal/conf"
@@ -35,6 +37,9 @@ type Daemon struct {
 	// pages has what is known of the log of each discovery controller that is
 	// wanted. Controllers come and go; their pages stay as they were last read.
 	pages map[tid.TID]*page
+
+	cfg      *conf.Config
+	identity hostid.Identity
 }
 
 type page struct {
@@ -78,13 +83,15 @@ func (d *Daemon) Tasks() []func(context.Context) error { return nil }
 
 // Apply implements [service.Policy].
 func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
+	d.cfg, d.identity = cfg, identity
 	wanted := service.Configured(cfg, tid.Discovery, identity, d.log)
 	now := time.Now()
-	for id, options := range wanted {
+	byName := func(a, b tid.TID) int { return strings.Compare(a.String(), b.String()) }
+	for _, id := range slices.SortedFunc(maps.Keys(wanted), byName) {
 		if d.pages[id] == nil {
 			d.pages[id] = &page{}
 		}
-		d.Engine().Want(id, options, now)
+		d.Engine().Want(id, wanted[id], now)
 	}
 	removed := false
 	for id := range d.pages {
@@ -173,11 +180,8 @@ func (d *Daemon) Info(id tid.TID, _ bool, info stasbus.Dict) {
 		return
 	}
 	info["origin"] = originConfigured
-	info[stasbus.KnownKey] = stasbus.Bool(p.Known)
-	info["log-page-entries"] = fmt.Sprint(len(p.Entries))
-	if st, ok := d.Engine().Status(id); ok && st.Work.Err != nil {
-		info["get log page operation"] = fmt.Sprintf("{'fail count': %d, 'completed': False, 'alive': True}", st.Work.Failures)
-		info["last error"] = st.Work.Err.Error()
+	if st, ok := d.Engine().Status(id); ok && (p.announced || st.Work.Err != nil) {
+		info["get log page operation"] = service.OperationText(st.Work.Failures, st.Work.Err == nil)
 	}
 }
 
