@@ -9,6 +9,9 @@ MANDIR     ?= $(PREFIX)/share/man
 UNITDIR    ?= $(PREFIX)/lib/systemd/system
 DBUSDIR    ?= $(PREFIX)/share/dbus-1/system.d
 DOCDIR     ?= $(PREFIX)/share/doc/stas
+BASHDIR    ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR     ?= $(PREFIX)/share/zsh/vendor-completions
+FISHDIR    ?= $(PREFIX)/share/fish/vendor_completions.d
 
 GO      ?= go
 SUITE   ?= trixie
@@ -16,11 +19,15 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null | grep -E '^
 LDFLAGS := -s -w -X github.com/nvme-stas/stas/internal/version.Version=$(VERSION)
 
 DAEMONS := stafd stacd
-TOOLS   := stafctl stacctl stasadm
+TOOLS   := stafctl stacctl stasadm stas-lab
 UNITS   := stafd.service stacd.service stas-config@.service
 CONFS   := stafd.conf stacd.conf
 POLICY  := org.nvmexpress.staf.conf org.nvmexpress.stac.conf
 MANPAGES := $(wildcard docs/man/*.[1-8])
+# The tools print their own completion. Who builds for another machine says
+# where there are some that run here.
+TOOLDIR ?= bin
+COMPLETIONS := $(foreach t,$(TOOLS),'$(DESTDIR)$(BASHDIR)/$(t)' '$(DESTDIR)$(ZSHDIR)/_$(t)' '$(DESTDIR)$(FISHDIR)/$(t).fish')
 
 LINT_VERSION := v2.15.0
 LINT         := build/tools/golangci-lint-$(LINT_VERSION)
@@ -53,6 +60,13 @@ install: build ## install below $(DESTDIR); see PREFIX, SYSCONFDIR at the top
 	for m in $(MANPAGES); do \
 		install -D -m 644 -t "$(DESTDIR)$(MANDIR)/man$${m##*.}" "$$m" || exit 1; \
 	done
+	install -d '$(DESTDIR)$(BASHDIR)' '$(DESTDIR)$(ZSHDIR)' '$(DESTDIR)$(FISHDIR)'
+	for t in $(TOOLS); do \
+		"$(TOOLDIR)/$$t" completion bash >"$(DESTDIR)$(BASHDIR)/$$t" && \
+		"$(TOOLDIR)/$$t" completion zsh >"$(DESTDIR)$(ZSHDIR)/_$$t" && \
+		"$(TOOLDIR)/$$t" completion fish >"$(DESTDIR)$(FISHDIR)/$$t.fish" || exit 1; \
+	done
+	chmod 644 $(COMPLETIONS)
 	install -m 644 README.md NEWS.md LICENSE '$(DESTDIR)$(DOCDIR)'
 	@test -n '$(DESTDIR)' || echo 'Now: systemctl daemon-reload; systemctl reload dbus; systemctl enable --now stafd stacd'
 
@@ -65,6 +79,7 @@ uninstall: ## remove what install has installed; changed configuration stays
 		if cmp -s "configs/$$c" "$(DESTDIR)$(SYSCONFDIR)/stas/$$c"; then rm "$(DESTDIR)$(SYSCONFDIR)/stas/$$c"; fi; \
 	done
 	-rmdir '$(DESTDIR)$(SYSCONFDIR)/stas' 2>/dev/null
+	rm -f $(COMPLETIONS)
 	rm -rf '$(DESTDIR)$(DOCDIR)'
 
 .PHONY: demo

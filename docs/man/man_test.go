@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,8 +19,13 @@ import (
 	"github.com/nvme-stas/stas/internal/cli"
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/hostid"
+	"github.com/nvme-stas/stas/internal/lab"
+	"github.com/nvme-stas/stas/internal/logpage"
 	"github.com/nvme-stas/stas/internal/startup"
 	"github.com/nvme-stas/stas/internal/stasadm"
+	"github.com/nvme-stas/stas/internal/stasbus"
+	"github.com/nvme-stas/stas/pkg/nvme"
+	"github.com/nvme-stas/stas/pkg/target"
 )
 
 // programs are the ones below cmd, and their pages.
@@ -32,6 +38,8 @@ var programs = map[string]struct {
 	"stafctl": {"stafctl.1", cli.Stafctl},
 	"stacctl": {"stacctl.1", cli.Stacctl},
 	"stasadm": {"stasadm.1", stasadm.Run},
+
+	"stas-lab": {"stas-lab.1", lab.Run},
 }
 
 var (
@@ -55,36 +63,39 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// checkHelp looks for the options and commands that the help of a program, or
-// of a command of it, names.
-func checkHelp(t *testing.T, page string, run func([]string, io.Writer, io.Writer) int, args ...string) {
+// checkHelp looks for the options and commands that the help of a program, and
+// of each of its commands, names.
+func checkHelp(t *testing.T, page string, run func([]string, io.Writer, io.Writer) int) {
 	text := plain(t, page)
-	var out bytes.Buffer
-	if code := run(append(args, "--help"), &out, &out); code != 0 {
-		t.Fatalf("%v --help: exit code %d\n%s", args, code, &out)
-	}
-	help := out.String()
-	if len(matches(longOption, help)) == 0 {
-		t.Errorf("no options found in the help of %v", args)
-	}
-	for _, option := range append(matches(longOption, help), matches(shortOption, help)...) {
-		mustHave(t, page, text, option)
-	}
-	_, list, ok := strings.Cut(help, "Available Commands:\n")
-	if !ok {
-		return
-	}
-	list, _, _ = strings.Cut(list, "\n\n")
-	commands := matches(command, list)
-	if len(commands) != strings.Count(list, "\n")+1 {
-		t.Errorf("not all commands found in\n%s", list)
-	}
-	for _, c := range commands {
-		inner := append(slices.Clone(args), c)
-		mustHave(t, page, text, strings.Join(inner, " "))
-		if c != "help" {
-			checkHelp(t, page, run, inner...)
+	var check func(args ...string) (help string)
+	check = func(args ...string) string {
+		var out bytes.Buffer
+		if code := run(append(slices.Clone(args), "--help"), &out, &out); code != 0 {
+			t.Fatalf("%v --help: exit code %d\n%s", args, code, &out)
 		}
+		help := out.String()
+		for _, option := range append(matches(longOption, help), matches(shortOption, help)...) {
+			mustHave(t, page, text, option)
+		}
+		_, list, ok := strings.Cut(help, "Available Commands:\n")
+		if !ok {
+			return help
+		}
+		list, _, _ = strings.Cut(list, "\n\n")
+		commands := matches(command, list)
+		if len(commands) != strings.Count(list, "\n")+1 {
+			t.Errorf("not all commands found in\n%s", list)
+		}
+		for _, c := range commands {
+			mustHave(t, page, text, strings.Join(append(slices.Clone(args[min(1, len(args)):]), c), " "))
+			if c != "help" {
+				check(append(slices.Clone(args), c)...)
+			}
+		}
+		return help
+	}
+	if len(matches(longOption, check())) == 0 {
+		t.Error("no options found in the help")
 	}
 }
 
@@ -123,6 +134,75 @@ func TestConfiguration(t *testing.T) {
 	for _, path := range []string{hostid.DefaultPaths.NQN, hostid.DefaultPaths.ID, hostid.DefaultPaths.Key} {
 		mustHave(t, "sys.conf.5", text, "Default: "+hostid.FilePrefix+path)
 	}
+}
+
+// TestLab looks for the keys of lab.yaml, each in the section of what it is a
+// key of, and for the faults, each in the section of when it strikes.
+func TestLab(t *testing.T) {
+	const keys, faults = "stas-lab.yaml.5", "stas-lab.1"
+	text := plain(t, keys)
+	for _, place := range lab.Keys() {
+		parent, key := "top level", place
+		if i := strings.LastIndex(place, "."); i >= 0 {
+			parent, key = place[:i], place[i+1:]
+		}
+		if !strings.Contains(section(text, parent), "\n.TP\n"+key+":") {
+			t.Errorf("%s does not describe %s below %q", keys, key, parent)
+		}
+	}
+	for _, name := range append(nvme.StatusNames(), nvme.CommandNames()...) {
+		mustHave(t, keys, text, name)
+	}
+	text = plain(t, faults)
+	for what, v := range map[string]any{
+		"listeners": lab.ListenerInfo{}, "subsystems": target.SubsystemInfo{}, "hosts": target.HostInfo{}, "connections": target.ConnectionInfo{},
+	} {
+		_, about, _ := strings.Cut(section(text, "JSON"), "\n.TP\n"+what+"\n")
+		about, _, _ = strings.Cut(about, "\n.TP\n")
+		for _, key := range jsonKeys(reflect.TypeOf(v)) {
+			mustHave(t, faults+": "+what, about, key)
+		}
+	}
+	for _, k := range target.Kinds() {
+		_, about, ok := strings.Cut(section(text, k.At), "\n.TP\n"+k.Name+"\n")
+		if !ok {
+			t.Errorf("%s does not describe the fault %s below %q", faults, k.Name, k.At)
+			continue
+		}
+		about, _, _ = strings.Cut(about, "\n.TP\n")
+		if told := strings.Contains(about, "\nTakes "+k.Takes+"."); told != (k.Takes != "") {
+			t.Errorf("%s: %s takes %q", faults, k.Name, k.Takes)
+		}
+	}
+}
+
+// jsonKeys lists the keys of a structure, and of those in it.
+func jsonKeys(t reflect.Type) (keys []string) {
+	switch {
+	case t.Kind() == reflect.Slice, t.Kind() == reflect.Pointer:
+		return jsonKeys(t.Elem())
+	case t.Kind() != reflect.Struct || t.PkgPath() == "time":
+		return nil
+	}
+	for f := range t.Fields() {
+		if key, _, _ := strings.Cut(f.Tag.Get("json"), ","); key != "" {
+			keys = append(keys, key)
+		}
+		keys = append(keys, jsonKeys(f.Type)...)
+	}
+	return keys
+}
+
+// section is what stands below a heading that is a name, or a list of names
+// among which it is.
+func section(text, name string) string {
+	for _, s := range regexp.MustCompile(`(?m)^\.S[HS] `).Split(text, -1) {
+		heading, body, _ := strings.Cut(s, "\n")
+		if slices.Contains(strings.Split(strings.Trim(heading, `"`), ", "), name) {
+			return "\n" + body
+		}
+	}
+	return ""
 }
 
 var nextOption = regexp.MustCompile(`\n\.TP\n[a-z-]+=|\n\.SH |\n\.SS `)
@@ -169,12 +249,11 @@ func TestBus(t *testing.T) {
 				continue
 			}
 			for _, m := range slices.Concat(i.Methods, i.Signals, i.Properties) {
-				_, line, ok := strings.Cut(text, "\n.TP\n"+m.Name)
-				if !ok {
+				line := regexp.MustCompile(`\n\.TP\n` + m.Name + `\b.*`).FindString(text)
+				if line == "" {
 					t.Errorf("%s does not describe %s", page, m.Name)
 					continue
 				}
-				line, _, _ = strings.Cut(line, "\n")
 				signature := map[string]string{"in": "", "out": ""}
 				for _, a := range m.Args {
 					signature[a.Direction] += a.Type
@@ -188,6 +267,48 @@ func TestBus(t *testing.T) {
 		}
 	}
 }
+
+// TestReports looks for the fields of what the daemons report as JSON.
+func TestReports(t *testing.T) {
+	shown := map[string]bool{}
+	for page, fields := range map[string][]string{
+		"org.nvmexpress.staf.5": slices.Concat(jsonKeys(reflect.TypeFor[stasbus.Report]()), jsonKeys(reflect.TypeFor[stasbus.LogPage]())),
+		"org.nvmexpress.stac.5": jsonKeys(reflect.TypeFor[stasbus.Report]()),
+	} {
+		_, text, _ := strings.Cut(plain(t, page), "\n.SH REPORTS\n")
+		for _, f := range fields {
+			if regexp.MustCompile(`(^|[^\w-])` + f + `($|[^\w-])`).MatchString(text) {
+				shown[f] = true
+			}
+		}
+		for _, f := range fields {
+			// Some are of one daemon only.
+			if only := map[string]string{
+				"stafd": "stac", "sources": "stac", "answers": "stac", "namespaces": "stac", "name": "stac", "size": "stac", "ana": "stac",
+				"by": "stac", "ncc": "stac", "log-page": "staf", "generation": "staf", "failure": "staf", "entries": "",
+			}[f]; only != "" && !strings.Contains(page, only) {
+				continue
+			}
+			if _, entry := entryFields[f]; !entry {
+				mustHave(t, page+", REPORTS", text, f)
+			}
+		}
+	}
+	for _, f := range jsonKeys(reflect.TypeFor[stasbus.Report]()) {
+		if !shown[f] {
+			t.Errorf("no page describes %s", f)
+		}
+	}
+}
+
+// entryFields are those of log page entries, which are described elsewhere.
+var entryFields = func() map[string]bool {
+	all := make(map[string]bool)
+	for _, f := range jsonKeys(reflect.TypeFor[logpage.Entry]()) {
+		all[f] = true
+	}
+	return all
+}()
 
 // foreign are the pages of others that ours refer to.
 var foreign = []string{"busctl(1)", "journalctl(1)", "keyctl(1)", "machine-id(5)", "nvme(1)", "sd_notify(3)", "systemctl(1)", "systemd(1)"}

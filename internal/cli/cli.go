@@ -4,17 +4,16 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/godbus/dbus/v5"
 	"github.com/spf13/cobra"
 
-	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/cmdline/tree"
+	"github.com/nvme-stas/stas/internal/output"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/version"
 )
@@ -33,27 +32,35 @@ const answerTimeout = 25 * time.Second
 type tool struct {
 	name, daemon, what string
 	names              stasbus.Names
-	columns            []column // of ls and status
+	discovery          bool // stafctl
+	columns            []column
 	stdout             io.Writer
-	output             string
+	output             string // format
+	timeout            time.Duration
 }
 
 // Stafctl runs stafctl with the arguments behind its name and returns the exit code.
 func Stafctl(args []string, stdout, stderr io.Writer) int {
-	t := &tool{
-		name: "stafctl", daemon: "stafd", names: stasbus.Staf, columns: dcColumns, stdout: stdout,
-		what: "Look at the NVMe-oF discovery controllers that stafd looks after",
-	}
-	return t.main(args, stderr)
+	return newStafctl(stdout).main(args, stderr)
 }
 
 // Stacctl runs stacctl with the arguments behind its name and returns the exit code.
 func Stacctl(args []string, stdout, stderr io.Writer) int {
-	t := &tool{
-		name: "stacctl", daemon: "stacd", names: stasbus.Stac, columns: iocColumns, stdout: stdout,
+	return newStacctl(stdout).main(args, stderr)
+}
+
+func newStafctl(stdout io.Writer) *tool {
+	return &tool{
+		name: "stafctl", daemon: "stafd", names: stasbus.Staf, discovery: true, columns: dcColumns, stdout: stdout, timeout: answerTimeout,
+		what: "Look at the NVMe-oF discovery controllers that stafd looks after",
+	}
+}
+
+func newStacctl(stdout io.Writer) *tool {
+	return &tool{
+		name: "stacctl", daemon: "stacd", names: stasbus.Stac, columns: iocColumns, stdout: stdout, timeout: answerTimeout,
 		what: "Look at the NVMe-oF I/O controllers that stacd looks after",
 	}
-	return t.main(args, stderr)
 }
 
 // failure is an error of what a command did; all others are of its arguments.
@@ -66,10 +73,13 @@ var errNoCommand = errors.New("no command")
 
 func (t *tool) main(args []string, stderr io.Writer) int {
 	cmd := t.command()
-	cmd.SetArgs(args)
 	cmd.SetOut(t.stdout)
 	cmd.SetErr(stderr)
-	err := cmd.Execute()
+	args, err := tree.Expand(cmd, args)
+	if err == nil {
+		cmd.SetArgs(args)
+		err = cmd.Execute()
+	}
 	switch _, failed := errors.AsType[failure](err); {
 	case err == nil:
 		return exitOK
@@ -89,9 +99,9 @@ func (t *tool) command() *cobra.Command {
 		Short: t.what,
 		Long: t.what + `.
 
-Tables are for people. Programs ask for "-o json", and get it without asking
-when the output is not a terminal.`,
-		Example:           fmt.Sprintf("  %[1]s ls\n  %[1]s status\n  %[1]s ls --detailed -o json", t.name),
+Tables are for people; programs ask for "-o json". When the output is not a
+terminal, and nothing is asked for, it is what nvme-stas 2.x prints.`,
+		Example:           fmt.Sprintf("  %[1]s ls\n  %[1]s explain nvme3\n  %[1]s status -o json", t.name),
 		Version:           version.Version,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
@@ -106,35 +116,16 @@ when the output is not a terminal.`,
 	}
 	root.SetVersionTemplate(version.Product + " {{.Version}}\n")
 	root.PersistentFlags().BoolP("version", "v", false, "print the version and do nothing else")
-	root.PersistentFlags().StringVarP(&t.output, "output", "o", "", `"table" or "json" (default: table on a terminal, else json)`)
-	root.AddCommand(t.ls(), t.status(), t.trace("tron", true), t.trace("troff", false))
+	root.PersistentFlags().StringVarP(&t.output, "output", "o", "", "format: "+formatNames()+" (default: table on a terminal, else python)")
+	complete(root, "output", func() []string { return formats })
+	root.AddCommand(t.ls(), t.status(), t.explain(), t.trace("tron", true), t.trace("troff", false))
+	if t.discovery {
+		root.AddCommand(t.dlp(), t.adlp())
+	}
 	for _, cmd := range root.Commands() {
 		cmd.Version = root.Version // "--version ls" is about the version
 	}
 	return root
-}
-
-func (t *tool) checkOutput() error {
-	switch t.output {
-	case "table", "json":
-		return nil
-	case "":
-		t.output = "json"
-		if isTerminal(t.stdout) {
-			t.output = "table"
-		}
-		return nil
-	}
-	return fmt.Errorf("there is no output %q, only table and json", t.output)
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != ""
 }
 
 func (t *tool) ls() *cobra.Command {
@@ -142,21 +133,30 @@ func (t *tool) ls() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "ls",
 		Short:   "List the controllers",
-		Example: fmt.Sprintf("  %s ls", t.name),
+		Example: fmt.Sprintf("  %[1]s ls\n  %[1]s ls -o wide", t.name),
 		Args:    cobra.NoArgs,
 		RunE: t.ask(func(ctx context.Context, client *stasbus.Client) error {
-			// A table shows what only the detailed list has.
-			list, err := client.ListControllers(ctx, detailed || t.output == "table")
+			if t.output == output.Python {
+				list, err := client.ListControllers(ctx, detailed)
+				if err != nil {
+					return err
+				}
+				return t.printPython(list)
+			}
+			r, err := t.report(ctx, client)
 			if err != nil {
 				return err
 			}
-			if t.output == "json" {
-				return t.printJSON(list)
+			if t.isTable() {
+				return t.printControllers(r, detailed)
 			}
-			return t.printTable(list)
+			return t.printData(struct {
+				Version     int                  `json:"version"`
+				Controllers []stasbus.Controller `json:"controllers"`
+			}{r.Version, r.Controllers})
 		}),
 	}
-	cmd.Flags().BoolVarP(&detailed, "detailed", "d", false, "with all that is known of each")
+	cmd.Flags().BoolVarP(&detailed, "detailed", "d", false, "all that is known of each")
 	return cmd
 }
 
@@ -167,49 +167,23 @@ func (t *tool) status() *cobra.Command {
 		Example: fmt.Sprintf("  %s status", t.name),
 		Args:    cobra.NoArgs,
 		RunE: t.ask(func(ctx context.Context, client *stasbus.Client) error {
-			text, err := client.ProcessInfo(ctx)
+			if t.output == output.Python {
+				info, err := t.oldStatus(ctx, client)
+				if err != nil {
+					return err
+				}
+				return t.printPython(info)
+			}
+			r, err := t.report(ctx, client)
 			if err != nil {
 				return err
 			}
-			info := map[string]any{}
-			if err := json.Unmarshal([]byte(text), &info); err != nil {
-				return err
+			if t.isTable() {
+				return t.printStatus(r)
 			}
-			list, pages, err := t.details(ctx, client)
-			if err != nil {
-				return err
-			}
-			if t.output == "table" {
-				return t.printStatus(info, list)
-			}
-			controllers := make([]map[string]any, len(list))
-			for i, c := range list {
-				controllers[i] = make(map[string]any, len(c)+1)
-				for k, v := range c {
-					controllers[i][k] = v
-				}
-				if pages != nil {
-					controllers[i]["log_pages"] = pages[i]
-				}
-			}
-			info["controllers"] = controllers
-			return t.printJSON(info)
+			return t.printData(r)
 		}),
 	}
-}
-
-// details lists the controllers, with the log pages of discovery controllers.
-func (t *tool) details(ctx context.Context, client *stasbus.Client) (list []stasbus.Dict, pages [][]logpage.Entry, err error) {
-	if t.names != stasbus.Staf {
-		list, err = client.ListControllers(ctx, true)
-		return list, nil, err
-	}
-	all, err := client.GetAllLogPages(ctx, true)
-	for _, p := range all {
-		list = append(list, p.DiscoveryController)
-		pages = append(pages, p.LogPages)
-	}
-	return list, pages, err
 }
 
 func (t *tool) trace(use string, on bool) *cobra.Command {
@@ -237,33 +211,41 @@ func (t *tool) trace(use string, on bool) *cobra.Command {
 
 // ask makes a command of a conversation with the daemon.
 func (t *tool) ask(talk func(context.Context, *stasbus.Client) error) func(*cobra.Command, []string) error {
-	return func(*cobra.Command, []string) error {
+	return t.askAbout(func(ctx context.Context, client *stasbus.Client, _ []string) error { return talk(ctx, client) })
+}
+
+// askAbout is ask for commands with arguments.
+func (t *tool) askAbout(talk func(context.Context, *stasbus.Client, []string) error) func(*cobra.Command, []string) error {
+	return func(_ *cobra.Command, args []string) error {
 		client, err := stasbus.Dial(t.names)
 		if err != nil {
 			return failure{err}
 		}
 		defer client.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
 		defer cancel()
-		if err := talk(ctx, client); err != nil {
-			return failure{t.explain(err)}
+		if err := talk(ctx, client, args); err != nil {
+			return failure{t.advise(err)}
 		}
 		return nil
 	}
 }
 
-// explain says what to do about an error.
-func (t *tool) explain(err error) error {
+// advise says what to do about an error.
+func (t *tool) advise(err error) error {
 	busError, ok := errors.AsType[dbus.Error](err)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%s does not answer within %v; what it is doing is in: journalctl -u %[1]s", t.daemon, answerTimeout)
+		return fmt.Errorf("%s does not answer within %v; what it is doing: systemctl status %[1]s; if it hangs: systemctl restart %[1]s "+
+			"(connections stay)", t.daemon, t.timeout)
 	case !ok:
 		return err
 	}
 	switch busError.Name {
 	case "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner":
 		return fmt.Errorf("%s does not run; start it with: systemctl start %[1]s", t.daemon)
+	case "org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected":
+		return fmt.Errorf("%s ended before it answered; why: systemctl status %[1]s", t.daemon)
 	case "org.freedesktop.DBus.Error.AccessDenied":
 		return fmt.Errorf("%w; that is for root only", err)
 	}

@@ -327,11 +327,14 @@ func TestControllers(t *testing.T) {
 			name: "overrides", text: line + ";hdr-digest=TRUE;nr-io-queues=4;kato=0;ctrl-loss-tmo=-1",
 			want: with(tcp, func(c *Controller) {
 				c.Params = Params{HdrDigest: true, NrIOQueues: new(4), KATO: new(0), CtrlLossTMO: new(-1)}
+				c.Shown = map[string]string{"hdr-digest": "True", "nr-io-queues": "4", "kato": "0", "ctrl-loss-tmo": "-1"}
 			}),
 		},
 		{
 			name: "[Global] is the base, wherever it stands", text: line + ";kato=7\n[Global]\nkato=5\nqueue-size=64",
-			want: with(tcp, func(c *Controller) { c.Params.KATO, c.Params.QueueSize = new(7), new(64) }),
+			want: with(tcp, func(c *Controller) {
+				c.Params.KATO, c.Params.QueueSize, c.Shown = new(7), new(64), map[string]string{"kato": "7"}
+			}),
 		},
 		{
 			name: "wrong override (defect 19)", text: line + ";ctrl-loss-tmo=abc;kato=",

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/nvme-stas/stas/internal/tid"
@@ -17,6 +18,9 @@ type Controller struct {
 	// ID identifies the controller; an empty HostNQN stands for the host's.
 	ID     tid.TID
 	Params Params // of [Config.ParamsFor], as changed by the line
+	// Shown has the parameters that the line itself sets, as nvme-stas shows
+	// them on D-Bus: without keys.
+	Shown map[string]string
 }
 
 // TID completes the identity with the host NQN, and without the interface if
@@ -164,6 +168,25 @@ func (l line) param(to *Params, f field, problem string, known []string) {
 	*to = c.Params
 }
 
+// shown is a parameter in the notation of nvme-stas; nothing, if it is none, is
+// not valid, or has to be kept secret.
+func shown(daemon Daemon, f field) string {
+	opt := paramOption(f.name)
+	if opt == nil || opt.allowed == dhchapKey {
+		return ""
+	}
+	if _, ok := opt.def(daemon); !ok || opt.param(new(Params), f.value) != nil {
+		return ""
+	}
+	if n, err := strconv.Atoi(f.value); err == nil {
+		return strconv.Itoa(n)
+	}
+	if opt.allowed == trueFalse {
+		return strings.ToUpper(f.value[:1]) + strings.ToLower(f.value[1:])
+	}
+	return f.value
+}
+
 // contradiction complains of parameters that exclude each other, unless it was
 // said already.
 func (l line) contradiction(p, said Params) {
@@ -207,6 +230,12 @@ func (p *parser) controller(it Item) {
 	c.Params = base
 	for _, f := range params {
 		l.param(&c.Params, f, "no such field", idNames)
+		if text := shown(p.cfg.Daemon, f); text != "" {
+			if c.Shown == nil {
+				c.Shown = make(map[string]string)
+			}
+			c.Shown[f.name] = text
+		}
 	}
 	l.contradiction(c.Params, base)
 	if err := id.Validate(); err != nil {

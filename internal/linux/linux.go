@@ -53,6 +53,9 @@ func (k *Kernel) Connect(o fabrics.Options) (string, error) {
 	return instance.Name, err
 }
 
+// Options implements [service.Kernel].
+func (k *Kernel) Options() (fabrics.OptionSet, error) { return k.fabrics.Probe() }
+
 // DiscoveryLog implements [service.Kernel].
 func (k *Kernel) DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error) {
 	dev, err := fabrics.OpenAdmin("/dev/" + name)

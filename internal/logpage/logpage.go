@@ -5,6 +5,8 @@ package logpage
 
 import (
 	"fmt"
+	"iter"
+	"maps"
 	"strconv"
 
 	"github.com/nvme-stas/stas/internal/tid"
@@ -25,7 +27,9 @@ type Entry struct {
 	TrSvcID string `json:"trsvcid"`
 	SubNQN  string `json:"subnqn"`
 	TrAddr  string `json:"traddr"`
-	TSAS    string `json:"tsas"`
+	// TSAS is how TCP is to be secured, "{'sectype': 'tls13'}"; nothing if it
+	// is not.
+	TSAS string `json:"tsas,omitempty"`
 }
 
 // SubNVMe is the subtype of an entry that names an NVM subsystem.
@@ -45,20 +49,32 @@ func FromNVMe(e nvme.DiscoveryLogEntry) Entry {
 		TrSvcID: e.TrSvcID,
 		SubNQN:  e.SubNQN,
 		TrAddr:  e.TrAddr,
-		TSAS:    "{}",
 	}
-	if e.TrType == nvme.TCP {
+	if e.TrType == nvme.TCP && e.Security() != nvme.SecurityNone {
 		entry.TSAS = fmt.Sprintf("{'sectype': '%s'}", e.Security())
 	}
 	return entry
 }
 
 // Map is the entry as a D-Bus dictionary.
-func (e Entry) Map() map[string]string {
-	return map[string]string{
-		"trtype": e.TrType, "adrfam": e.AdrFam, "subtype": e.SubType, "treq": e.TReq,
-		"portid": e.PortID, "cntlid": e.CntlID, "asqsz": e.ASQSz, "eflags": e.EFlags,
-		"trsvcid": e.TrSvcID, "subnqn": e.SubNQN, "traddr": e.TrAddr, "tsas": e.TSAS,
+func (e Entry) Map() map[string]string { return maps.Collect(e.All()) }
+
+// All yields the fields that have a value to speak of, in the order of
+// nvme-stas.
+func (e Entry) All() iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		_ = yield("trtype", e.TrType) &&
+			yield("adrfam", e.AdrFam) &&
+			yield("traddr", e.TrAddr) &&
+			yield("trsvcid", e.TrSvcID) &&
+			yield("subnqn", e.SubNQN) &&
+			yield("subtype", e.SubType) &&
+			yield("treq", e.TReq) &&
+			(e.TSAS == "" || yield("tsas", e.TSAS)) &&
+			yield("portid", e.PortID) &&
+			yield("cntlid", e.CntlID) &&
+			yield("asqsz", e.ASQSz) &&
+			yield("eflags", e.EFlags)
 	}
 }
 

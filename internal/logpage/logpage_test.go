@@ -26,10 +26,13 @@ func TestFromNVMe(t *testing.T) {
 	if diff := cmp.Diff(want, FromNVMe(listed("nqn.a")).Map()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	rdma := listed("nqn.a")
+	rdma, plain := listed("nqn.a"), listed("nqn.a")
 	rdma.TrType = nvme.RDMA
-	if got := FromNVMe(rdma).TSAS; got != "{}" {
-		t.Errorf("tsas of rdma: %s", got)
+	plain.TSAS = [256]byte{}
+	for _, e := range []nvme.DiscoveryLogEntry{rdma, plain} {
+		if tsas, ok := FromNVMe(e).Map()["tsas"]; ok {
+			t.Errorf("tsas of %v: %s", e.TrType, tsas)
+		}
 	}
 }
 

@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/nvme-stas/stas/internal/pyprint"
 	"github.com/nvme-stas/stas/internal/reconcile"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/tid"
@@ -24,6 +27,7 @@ type Description struct {
 	TID    tid.TID
 	Dict   stasbus.Dict
 	device string
+	tried  bool // to connect, in vain or still
 }
 
 // Describe describes controllers. each is called in the loop for every one
@@ -55,7 +59,8 @@ func (s *Service) Describe(ctx context.Context, detailed bool, each func(tid.TID
 // describe gives the identity of a controller, and with info, what is being
 // done about it. It belongs to the loop.
 func (s *Service) describe(st reconcile.Status, info bool) Description {
-	d := Description{TID: st.TID, Dict: st.TID.Map(), device: st.Device}
+	d := Description{TID: st.TID, Dict: st.TID.Map(), device: st.Device, tried: st.Failures > 0 || st.Busy == reconcile.Connect}
+	maps.Copy(d.Dict, s.shown[st.TID])
 	d.Dict["device"] = noDevice
 	if st.Device != "" {
 		d.Dict["device"] = st.Device
@@ -67,10 +72,7 @@ func (s *Service) describe(st reconcile.Status, info bool) Description {
 	d.Dict["connect attempts"] = strconv.Itoa(st.Failures)
 	d.Dict["retry connect timer"] = timerText(st.Next, now)
 	if st.Busy == reconcile.Connect {
-		d.Dict["connect operation"] = fmt.Sprintf("{'fail count': %d, 'completed': False, 'alive': True}", st.Failures)
-	}
-	if st.Err != nil {
-		d.Dict["last error"] = st.Err.Error()
+		d.Dict["connect operation"] = OperationText(st.Failures, false)
 	}
 	s.policy.Info(st.TID, true, d.Dict)
 	return d
@@ -82,8 +84,10 @@ func (s *Service) addDetails(d Description) {
 		d.Dict[key] = ""
 	}
 	d.Dict["connected"] = "None"
-	d.Dict["state"] = ""
 	if d.device == "" {
+		if d.tried {
+			d.Dict["connected"] = stasbus.False
+		}
 		return
 	}
 	c, err := s.env.Kernel.Read(d.device)
@@ -95,17 +99,21 @@ func (s *Service) addDetails(d Description) {
 	d.Dict["model"], d.Dict["serial"] = c.Model, c.Serial
 	d.Dict["dctype"], d.Dict["cntrltype"] = c.DCType, c.CntrlType
 	d.Dict["connected"] = stasbus.True
-	d.Dict["state"] = string(c.State)
+}
+
+// OperationText is an operation in the notation of nvme-stas.
+func OperationText(failures int, completed bool) string {
+	return pyprint.Repr(pyprint.Dict{{Key: "fail count", Value: failures}, {Key: "completed", Value: completed}, {Key: "alive", Value: true}})
 }
 
 // timerText is a timer in the notation of nvme-stas: its interval and what is
 // left of it.
 func timerText(at, now time.Time) string {
 	if at.IsZero() {
-		return fmt.Sprintf("%.1fs [off]", afterLoss.Seconds())
+		return off(afterLoss)
 	}
-	left := max(at.Sub(now), 0).Round(time.Millisecond).Seconds()
-	return fmt.Sprintf("%.1fs [%ss]", retryCap.Seconds(), strconv.FormatFloat(left, 'f', -1, 64))
+	left := strings.TrimRight(fmt.Sprintf("%.3f", max(at.Sub(now), 0).Seconds()), "0")
+	return fmt.Sprintf("%.1fs [%ss]", retryCap.Seconds(), strings.TrimSuffix(left, "."))
 }
 
 // ListControllers implements [stasbus.Backend].
@@ -138,26 +146,65 @@ func (s *Service) ControllerInfo(ctx context.Context, id tid.TID) (string, error
 
 // ProcessInfo implements [stasbus.Backend].
 func (s *Service) ProcessInfo(ctx context.Context) (string, error) {
+	info, err := s.Process(ctx)
+	if err != nil {
+		return "", err
+	}
+	text, err := json.Marshal(info)
+	return string(text), err
+}
+
+// Process describes the daemon with the keys of nvme-stas. Those about what
+// this one does otherwise say that nothing is going on there.
+func (s *Service) Process(ctx context.Context) (map[string]any, error) {
 	info := map[string]any{
 		"tron":      s.Tron(),
 		"log-level": logLevel(s.Tron()),
 		// The key never leaves the daemon; nvme-stas showed it to everybody.
-		"hostkey": nil,
+		"hostkey":                nil,
+		"last known config file": nil,
+		// Changes are acted upon at once.
+		"config soak timer":         off(1500 * time.Millisecond),
+		"terminator.audit timer":    off(30 * time.Second),
+		"kernel support.TP8013":     s.supports("discovery"),
+		"kernel support.host_iface": s.supports("host_iface"),
+	}
+	if f, ok := s.env.State.(StateFile); ok {
+		info["last known config file"] = f.Path
 	}
 	err := s.loop.Do(ctx, func() {
 		info["hostnqn"], info["hostid"] = s.identity.NQN, s.identity.ID
 		info["symname"] = nullable(s.identity.SymName)
-		info["controllers wanted"] = s.engine.Len()
+		for _, st := range s.engine.All() {
+			if !st.Wanted {
+				info["terminator.controller."+st.TID.String()] = pyprint.Repr(s.describe(st, true).Dict)
+			}
+		}
 	})
 	if err != nil {
-		return "", err
+		return nil, err // the loop may still be about to write to info
 	}
-	failed := s.failedReload.Load()
-	info["last reload failed"], info["last reload error"] = failed != nil, failed
-	info["configuration doubtful"] = s.doubtful.Load()
-	text, err := json.Marshal(info)
-	return string(text), err
+	return info, nil
 }
+
+// supports tells whether the kernel has a connect option. It can be asked only
+// between two connects, so the answer may come a while after the start.
+func (s *Service) supports(option string) string {
+	known := s.kernelOptions.Load()
+	return stasbus.Bool(known != nil && known.Has(option))
+}
+
+// askKernel finds out what the kernel can connect with. Whoever connects finds
+// out as well, and complains.
+func (s *Service) askKernel(context.Context) error {
+	if options, err := s.env.Kernel.Options(); err == nil {
+		s.kernelOptions.Store(&options)
+	}
+	return nil
+}
+
+// off is a timer that does not run.
+func off(interval time.Duration) string { return fmt.Sprintf("%.1fs [off]", interval.Seconds()) }
 
 func nullable(s string) any {
 	if s == "" {

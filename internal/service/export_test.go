@@ -11,3 +11,6 @@ const (
 
 	BlindPasses = blindPasses
 )
+
+// TimerText is for tests.
+var TimerText = timerText

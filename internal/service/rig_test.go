@@ -162,6 +162,7 @@ func (p *policy) Apply(*conf.Config, hostid.Identity)  { p.applied++ }
 func (p *policy) Event(ev reconcile.Event)             { p.events = append(p.events, ev) }
 func (p *policy) Changed(uevent.Event)                 { p.changed++ }
 func (p *policy) Info(tid.TID, bool, stasbus.Dict)     {}
+func (p *policy) AddTo(*stasbus.Report)                {}
 func (p *policy) Tasks() []func(context.Context) error { return []func(context.Context) error{p.run} }
 
 func (p *policy) run(ctx context.Context) error {

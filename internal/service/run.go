@@ -72,8 +72,11 @@ type Policy interface {
 	Changed(uevent.Event)
 	// Overrun tells that uevents have been lost.
 	Overrun()
-	// Info adds what the policy knows to the description of a controller.
+	// Info adds what the policy knows to the description of a controller in the
+	// dictionaries of nvme-stas.
 	Info(id tid.TID, detailed bool, info stasbus.Dict)
+	// AddTo adds what the policy knows to a report, and to its controllers.
+	AddTo(*stasbus.Report)
 	// Tasks are to run as long as the daemon does.
 	Tasks() []func(context.Context) error
 }
@@ -116,7 +119,7 @@ func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
 			return s.loop.Do(ctx, func() {})
 		})
 	})
-	for _, task := range append(s.policy.Tasks(), s.saveStates, s.reloads, s.watch) {
+	for _, task := range append(s.policy.Tasks(), s.saveStates, s.reloads, s.watch, s.askKernel) {
 		start(func(ctx context.Context) error {
 			select {
 			case <-up:
@@ -145,7 +148,7 @@ type input struct {
 	boot     boot.Tables
 }
 
-// load reads configuration, identity and boot tables.
+// load reads configuration, boot tables and identity.
 func (s *Service) load() (in input, err error) {
 	if in.cfg, err = s.env.Config(); err != nil {
 		return in, err
@@ -159,6 +162,12 @@ func (s *Service) load() (in input, err error) {
 
 func (s *Service) apply(in input) {
 	s.identity, s.boot = in.identity, in.boot
+	s.shown = make(map[tid.TID]map[string]string)
+	for _, c := range in.cfg.Controllers {
+		if id, err := c.TID(in.identity.NQN, in.cfg.IgnoreIface); err == nil && c.Shown != nil {
+			s.shown[id] = c.Shown
+		}
+	}
 	s.doubtful.Store(in.cfg.Doubtful)
 	s.SetTron(in.cfg.Tron)
 	s.policy.Apply(in.cfg, in.identity)

@@ -33,8 +33,11 @@ type Kernel interface {
 	Names() ([]string, error)
 	Kind(name string) (nvmesysfs.Kind, error)
 	Read(name string) (nvmesysfs.Controller, error)
+	Namespaces(name string) ([]nvmesysfs.Namespace, error)
 	// Connect creates a controller and returns its name.
 	Connect(fabrics.Options) (name string, err error)
+	// Options are those that the kernel can connect with.
+	Options() (fabrics.OptionSet, error)
 	// Delete removes a controller; one that is not there is no error.
 	Delete(name string) error
 	// DiscoveryLog reads the log page of a discovery controller.
@@ -77,6 +80,7 @@ type Service struct {
 	engine   *reconcile.Engine[fabrics.Options] // of the loop
 	identity hostid.Identity                    // of the loop
 	boot     boot.Tables                        // of the loop
+	shown    map[tid.TID]map[string]string      // of the loop, see conf.Controller
 
 	ctx          context.Context // of Run
 	seq          atomic.Uint64   // see reconcile.Engine.Observe
@@ -85,7 +89,9 @@ type Service struct {
 	unsaved      chan json.RawMessage
 	failedReload atomic.Pointer[string] // what the last reload failed for
 	doubtful     atomic.Bool            // see conf.Config
-	workers      sync.WaitGroup
+	// kernelOptions are those that the kernel can connect with, once known.
+	kernelOptions atomic.Pointer[fabrics.OptionSet]
+	workers       sync.WaitGroup
 }
 
 // New returns the service of a daemon that looks after controllers of a kind.

@@ -1,9 +1,13 @@
 package service_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
+	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -11,9 +15,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/nvme-stas/stas/internal/conf"
+	"github.com/nvme-stas/stas/internal/daemon"
 	"github.com/nvme-stas/stas/internal/reconcile"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
@@ -198,13 +204,9 @@ func TestReload(t *testing.T) {
 			if r.policy.applied != step.applied {
 				t.Errorf("%s: applied %d times, want %d", step.name, r.policy.applied, step.applied)
 			}
-			text, err := r.svc.ProcessInfo(t.Context())
-			want := `"last reload error":null,"last reload failed":false`
-			if step.err != nil {
-				want = `"last reload error":"no such luck","last reload failed":true`
-			}
-			if err != nil || !strings.Contains(text, want) {
-				t.Errorf("%s: process_info is %s, %v, want %s", step.name, text, err, want)
+			report, err := r.svc.Report(t.Context())
+			if err != nil || report.ReloadFailed != (step.err != nil) || step.err != nil && report.ReloadError != "no such luck" {
+				t.Errorf("%s: the report says %v %q, %v", step.name, report.ReloadFailed, report.ReloadError, err)
 			}
 		}
 	})
@@ -433,9 +435,9 @@ func TestDescribe(t *testing.T) {
 			t.Fatalf("list_controllers(true): %v, %v", list, err)
 		}
 		for i, want := range []stasbus.Dict{
-			{"connected": "True", "state": "live", "model": "Fake", "hostid": identity.ID, "hostnqn": identity.NQN,
+			{"connected": "True", "model": "Fake", "hostid": identity.ID, "hostnqn": identity.NQN,
 				"cntrltype": "io", "connect attempts": "0", "retry connect timer": "1.0s [off]"},
-			{"connected": "None", "state": "", "model": "", "hostid": "", "connect attempts": "1"},
+			{"connected": "False", "model": "", "hostid": "", "connect attempts": "1"},
 		} {
 			for key, value := range want {
 				if got, ok := list[i][key]; got != value || !ok {
@@ -443,8 +445,8 @@ func TestDescribe(t *testing.T) {
 				}
 			}
 		}
-		if list[1]["last error"] == "" || !strings.HasPrefix(list[1]["retry connect timer"], "60.0s [0.") {
-			t.Errorf("nothing tells why b is not connected: %v", list[1])
+		if !strings.HasPrefix(list[1]["retry connect timer"], "60.0s [0.") {
+			t.Errorf("nothing tells when b is tried again: %v", list[1])
 		}
 		r.kernel.on("read nvme0", func() error { return unix.EIO })
 		if list, _ = r.svc.ListControllers(t.Context(), true); list[0]["connected"] != "False" {
@@ -459,6 +461,143 @@ func TestDescribe(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The dictionaries have the keys of nvme-stas 2.x and no others: its tools
+// print whatever they get.
+func TestDictionaryKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO, "nqn.a")
+		r.start()
+		a, b := controller("nqn.a", "1"), controller("nqn.b", "1") // b is not there
+		r.want(a, b)
+		id := []string{"device", "host-iface", "host-nqn", "host-traddr", "subsysnqn", "traddr", "transport", "trsvcid"}
+		info := []string{"connect attempts", "retry connect timer"}
+		details := []string{"hostid", "hostnqn", "model", "serial", "dctype", "cntrltype", "connected"}
+		check := func(what string, d stasbus.Dict, want ...[]string) {
+			t.Helper()
+			all := slices.Sorted(slices.Values(slices.Concat(want...)))
+			if got := slices.Sorted(maps.Keys(d)); !slices.Equal(got, all) {
+				t.Errorf("%s has %q, want %q", what, got, all)
+			}
+		}
+		for _, detailed := range []bool{false, true} {
+			list, err := r.svc.ListControllers(t.Context(), detailed)
+			if err != nil || len(list) != 2 {
+				t.Fatal(list, err)
+			}
+			for _, d := range list {
+				if detailed {
+					check("list_controllers(true)", d, id, info, details)
+				} else {
+					check("list_controllers(false)", d, id)
+				}
+			}
+		}
+		r.kernel.on("connect", func() error { time.Sleep(time.Minute); return nil })
+		pause(retryEnd)
+		var d stasbus.Dict
+		text, err := r.svc.ControllerInfo(t.Context(), b)
+		if err != nil || json.Unmarshal([]byte(text), &d) != nil {
+			t.Fatal(text, err)
+		}
+		check("controller_info", d, id, info, []string{"connect operation"})
+		if want := "{'fail count': 1, 'completed': False, 'alive': True}"; d["connect operation"] != want {
+			t.Errorf("connect operation is %s, want %s", d["connect operation"], want)
+		}
+
+		r.kernel.on("delete nvme0", func() error { time.Sleep(time.Minute); return nil })
+		r.do(func() { r.svc.Engine().Unwant(a, false, time.Now()) })
+		text, err = r.svc.ProcessInfo(t.Context())
+		var process map[string]any
+		if err != nil || json.Unmarshal([]byte(text), &process) != nil {
+			t.Fatal(text, err)
+		}
+		for key, want := range map[string]any{
+			"tron": false, "log-level": "INFO", "hostnqn": identity.NQN, "hostid": identity.ID, "hostkey": nil, "symname": nil,
+			"last known config file": nil, "config soak timer": "1.5s [off]", "terminator.audit timer": "30.0s [off]",
+			"kernel support.TP8013": "True", "kernel support.host_iface": "True",
+		} {
+			if got, ok := process[key]; !ok || got != want {
+				t.Errorf("process_info: %s is %v, want %v", key, got, want)
+			}
+			delete(process, key)
+		}
+		leaving := "terminator.controller." + a.String()
+		if text, _ := process[leaving].(string); len(process) != 1 || !strings.HasPrefix(text, "{'connect attempts': '0', 'device': 'nvme0'") {
+			t.Errorf("process_info has besides: %v, want %s", process, leaving)
+		}
+	})
+}
+
+// retryEnd is when the second attempt has begun for sure.
+const retryEnd = 2 * time.Second
+
+func TestReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO, "nqn.a")
+		r.start()
+		a, b := controller("nqn.a", "1"), controller("nqn.b", "1") // b is not there
+		r.want(a, b)
+		report, err := r.svc.Report(t.Context())
+		if err != nil || report.Version != 1 || report.Daemon != "stacd" || report.Host.NQN != identity.NQN || report.Host.ID != identity.ID ||
+			!report.Time.Equal(time.Now()) || report.Refused == nil {
+			t.Errorf("report: %+v, %v", report, err)
+		}
+		if len(report.Controllers) != 2 {
+			t.Fatal(report.Controllers)
+		}
+		if diff := cmp.Diff(stasbus.Controller{
+			ID: stasbus.ID(a), Device: "nvme0", State: "live", Wanted: true, Origins: []stasbus.Origin{},
+			SrcAddr: addr, Model: "Fake", CntrlType: "io",
+			Namespaces: []stasbus.Namespace{{Name: "nvme0n1", Size: 1 << 30, ANA: "optimized"}},
+		}, report.Controllers[0]); diff != "" {
+			t.Errorf("connected (-want +got):\n%s", diff)
+		}
+		c := report.Controllers[1]
+		if f := c.Connect; c.State != "waiting" || f == nil || f.Attempts != 1 || f.Errno != "EIO" || !strings.HasPrefix(f.Error, "connect: ") || f.Next.Before(time.Now()) {
+			t.Errorf("not connected: %+v, %+v", c, f)
+		}
+		r.kernel.on("connect", func() error { time.Sleep(time.Minute); return nil })
+		pause(retryEnd)
+		one, err := r.svc.Controller(t.Context(), b)
+		if err != nil || one == nil || one.State != "connecting" || one.Operation == nil || one.Operation.Kind != "connect" || !one.Operation.Since.Before(time.Now()) {
+			t.Errorf("while an attempt is made: %+v, %v", one, err)
+		}
+		if one, err := r.svc.Controller(t.Context(), controller("nqn.c", "1")); one != nil || err != nil {
+			t.Errorf("unknown: %v, %v", one, err)
+		}
+		for what, want := range map[error]string{unix.EIO: "unknown", fs.ErrNotExist: "unknown"} {
+			r.kernel.on("read nvme0", func() error { return what })
+			if one, err := r.svc.Controller(t.Context(), a); err != nil || one.State != want {
+				t.Errorf("sysfs says %v: %+v, %v", what, one, err)
+			}
+		}
+		// A report that takes too long is given up.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		r.kernel.on("read nvme0", func() error { time.Sleep(2 * time.Second); return nil })
+		if _, err := r.svc.Report(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a slow report gives %v", err)
+		}
+	})
+}
+
+// A timer is shown as by nvme-stas: the interval with a point, what is left of
+// it without more digits than it takes.
+func TestTimerText(t *testing.T) {
+	now := time.Now()
+	for left, want := range map[time.Duration]string{
+		1344 * time.Millisecond: "60.0s [1.344s]", 30 * time.Second: "60.0s [30s]", 2500 * time.Millisecond: "60.0s [2.5s]",
+		0: "60.0s [0s]", -time.Hour: "60.0s [0s]",
+	} {
+		if got := service.TimerText(now.Add(left), now); got != want {
+			t.Errorf("%v: %s, want %s", left, got, want)
+		}
+	}
+	if got := service.TimerText(time.Time{}, now); got != "1.0s [off]" {
+		t.Errorf("no timer: %s", got)
+	}
 }
 
 // What is on its way out is not shown any more.
@@ -501,6 +640,36 @@ func TestDescribeGivenUp(t *testing.T) {
 		}
 		close(release)
 		synctest.Wait()
+	})
+}
+
+// Of a series of failures the first is told, and the others are in "ls".
+func TestFailuresAreToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO)
+		var journal bytes.Buffer
+		r.svc = service.New(tid.IO, r.policy, r.env(func(env *service.Env) {
+			env.Log = daemon.NewLogger(&journal, false, new(slog.LevelVar))
+		}))
+		r.policy.engine = r.svc.Engine()
+		r.start()
+		id := controller("nqn.late", "9")
+		r.want(id)
+		pause(10 * time.Minute)
+		told := func() int {
+			n := 0
+			r.do(func() { n = strings.Count(journal.String(), id.String()) })
+			return n
+		}
+		if failed := r.kernel.count("connect"); failed < 8 || told() != 1 {
+			t.Errorf("%d attempts failed, this was told:\n%s", failed, journal.String())
+		}
+		r.kernel.OpenPort(9, addr, "9")
+		r.kernel.Offer("nqn.late", addr, "9", true)
+		pause(time.Minute)
+		if told() != 2 {
+			t.Errorf("it is connected, this was told:\n%s", journal.String())
+		}
 	})
 }
 

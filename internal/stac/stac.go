@@ -15,6 +15,7 @@ import (
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/pyprint"
 	"github.com/nvme-stas/stas/internal/reconcile"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
@@ -46,10 +47,14 @@ type Daemon struct {
 	// sources has the entries of each discovery controller, as last known. What
 	// cannot be asked for now stays as it was.
 	sources map[tid.TID][]logpage.Entry
+	// known has those whose entries were all there are when stafd last told.
+	known map[tid.TID]bool
 	// wanted has every controller that is wanted, and who asks for it.
 	wanted map[tid.TID]reason
 	// told has what was complained of, so that it is said once.
 	told map[string]bool
+	// answered says that the last question to stafd was answered.
+	answered bool
 }
 
 // reason is who asks for a controller.
@@ -124,14 +129,17 @@ func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 // entry that is missing from a page that is complete, have provably gone.
 // Nothing else has.
 func (d *Daemon) deliver(pages []Page) {
+	d.answered = pages != nil
 	if pages == nil {
 		return // silent is unknown: all sources stay as they are
 	}
 	next := make(map[tid.TID][]logpage.Entry, len(pages))
 	unread := make(map[string]bool) // addresses
+	d.known = make(map[tid.TID]bool, len(pages))
 	for _, p := range pages {
 		dc := stasbus.ParseID(p.DiscoveryController)
 		entries := p.LogPages
+		d.known[dc] = complete(p)
 		if !complete(p) {
 			entries = union(d.sources[dc], entries)
 			unread[place(dc)] = true
@@ -272,22 +280,32 @@ const (
 	yes
 )
 
-// candidate is the I/O controller that a log page entry names, and whether
-// stacd may connect it.
-func (d *Daemon) candidate(dc tid.TID, e *logpage.Entry) (tid.TID, answer) {
-	if e.SubType != logpage.SubNVMe || e.Placeholder() {
-		return tid.TID{}, no
-	}
+// isStorage tells the entries that name what stacd connects.
+func isStorage(e *logpage.Entry) bool { return e.SubType == logpage.SubNVMe && !e.Placeholder() }
+
+// named is the I/O controller that a log page entry names. If it cannot be
+// connected, there is an error, too.
+func (d *Daemon) named(dc tid.TID, e *logpage.Entry) (tid.TID, error) {
 	if dc.HostNQN == "" {
 		dc.HostNQN = d.identity.NQN
 	}
 	id, err := e.IOC(dc)
+	if d.cfg.IgnoreIface {
+		id.HostIface = ""
+	}
+	return id, err
+}
+
+// candidate is the I/O controller that a log page entry names, and whether
+// stacd may connect it.
+func (d *Daemon) candidate(dc tid.TID, e *logpage.Entry) (tid.TID, answer) {
+	if !isStorage(e) {
+		return tid.TID{}, no
+	}
+	id, err := d.named(dc, e)
 	if err != nil {
 		d.tell(slog.LevelWarn, fmt.Sprintf("an entry of the log page of %s cannot be connected: %v", dc, err))
 		return tid.TID{}, no
-	}
-	if d.cfg.IgnoreIface {
-		id.HostIface = ""
 	}
 	_, named := d.configured[id]
 	refusal := d.cfg.Refuses(id, named)
@@ -341,15 +359,22 @@ func (d *Daemon) Overrun() {}
 // nccFlag is the bit of EFLAGS that says: not connected to the CDC now.
 const nccFlag = 1 << 2
 
+func notConnected(e *logpage.Entry) bool {
+	flags, _ := strconv.Atoi(e.EFlags)
+	return flags&nccFlag != 0
+}
+
 // Info implements [service.Policy].
 func (d *Daemon) Info(id tid.TID, detailed bool, info stasbus.Dict) {
 	if !detailed {
 		return
 	}
-	info["dlpe"] = "None"
+	info["dlpe"], info["dlpe.eflags.ncc"] = "None", stasbus.False
 	if e := d.wanted[id].entry; e != nil {
-		info["dlpe"] = fmt.Sprint(*e)
-		flags, _ := strconv.Atoi(e.EFlags)
-		info["dlpe.eflags.ncc"] = stasbus.Bool(flags&nccFlag != 0)
+		var dict pyprint.Dict
+		for key, value := range e.All() {
+			dict = append(dict, pyprint.Item{Key: key, Value: value})
+		}
+		info["dlpe"], info["dlpe.eflags.ncc"] = pyprint.Repr(dict), stasbus.Bool(notConnected(e))
 	}
 }

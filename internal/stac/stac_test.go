@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/conf"
@@ -24,6 +27,7 @@ import (
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/stastest"
 	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/fabrics"
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
 
@@ -515,11 +519,130 @@ func TestInfo(t *testing.T) {
 			t.Fatal(list, err)
 		}
 		for _, d := range list {
-			ncc, listed := d["dlpe.eflags.ncc"]
-			want := map[string]string{"nqn.a": "False", "nqn.b": "True", "nqn.z": ""}[d["subsysnqn"]]
-			if ncc != want || listed != (d["dlpe"] != "None") || listed != (d["subsysnqn"] != "nqn.z") {
-				t.Errorf("%s: ncc %q, dlpe %q", d["subsysnqn"], ncc, d["dlpe"])
+			ncc := d["dlpe.eflags.ncc"]
+			want := map[string]string{"nqn.a": "False", "nqn.b": "True", "nqn.z": "False"}[d["subsysnqn"]]
+			entry := "None"
+			if d["subsysnqn"] != "nqn.z" {
+				entry = "{'trtype': 'tcp', 'adrfam': 'ipv4', 'traddr': '10.0.0.1', 'trsvcid': '4420', 'subnqn': '" + d["subsysnqn"] +
+					"', 'subtype': 'nvme', 'treq': '', 'portid': '', 'cntlid': '', 'asqsz': '', 'eflags': '" + map[bool]string{true: "4", false: "0"}[ncc == "True"] + "'}"
 			}
+			if ncc != want || d["dlpe"] != entry {
+				t.Errorf("%s: ncc %q, dlpe %s, want %s", d["subsysnqn"], ncc, d["dlpe"], entry)
+			}
+		}
+	})
+}
+
+// origins is who wants a controller: a place of the configuration, or the number
+// of a discovery controller.
+func origins(all []stasbus.Origin) string {
+	var parts []string
+	for _, o := range all {
+		switch o.Kind {
+		case stasbus.Configured:
+			parts = append(parts, o.Place)
+		case stasbus.Listed:
+			text := strings.TrimPrefix(o.By.TrAddr, "10.0.1.")
+			if o.NotConnected {
+				text += " ncc"
+			}
+			parts = append(parts, text)
+		default:
+			parts = append(parts, o.Kind)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func TestReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.conf = "[Controllers]\ncontroller=transport=tcp;traddr=10.0.0.1;trsvcid=4420;nqn=nqn.z\nexclude=nqn=nqn.x\n" +
+			"controller=transport=tcp;traddr=10.0.0.1;trsvcid=4420;nqn=nqn.x\n"
+		r.start()
+		report := func() map[string]string {
+			t.Helper()
+			rep, err := r.daemon.Report(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := make(map[string]string)
+			for _, c := range rep.Controllers {
+				got[c.SubsysNQN] = origins(c.Origins)
+			}
+			for _, c := range rep.Refused {
+				got[c.SubsysNQN] = origins(c.Origins) + " but " + c.Why
+			}
+			got["stafd"] = fmt.Sprint(rep.Stafd.Answers)
+			for _, s := range rep.Stafd.Sources {
+				got["stafd"] += fmt.Sprintf(" %s:%d", s.TrAddr, s.Entries)
+			}
+			return got
+		}
+		const excluded = " but stacd.conf:3 excludes subsysnqn=nqn.x"
+		check := func(what string, want map[string]string) {
+			t.Helper()
+			if diff := gocmp.Diff(want, report()); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", what, diff)
+			}
+		}
+		check("stafd not heard of", map[string]string{"nqn.z": "stacd.conf:2", "nqn.x": "stacd.conf:4" + excluded, "stafd": "false"})
+		p := dc(2, yes, "b", "x", "z", "d 10.0.0.1 discovery", "n host.example")
+		p.LogPages[0].EFlags = "4"
+		r.deliver([]stac.Page{dc(1, yes, "a", "b"), p})
+		check("listed", map[string]string{
+			"nqn.z": "stacd.conf:2, 2", "nqn.a": "1", "nqn.b": "1, 2 ncc", "nqn.x": "stacd.conf:4, 2" + excluded,
+			"nqn.n": `2 but the entry is not usable: traddr "host.example" is not an IP address: host names are not resolved yet`,
+			"stafd": "true 10.0.1.1:2 10.0.1.2:5",
+		})
+		r.deliver(nil)
+		if got := report(); got["stafd"] != "false 10.0.1.1:2 10.0.1.2:5" || got["nqn.a"] != "1" {
+			t.Errorf("stafd is silent: %v", got)
+		}
+	})
+}
+
+// What a line sets is shown as nvme-stas shows it, but for keys, which it gave
+// to every local user (defect 4 of nvme-stas).
+func TestParametersAreShown(t *testing.T) {
+	const secret = "DHHC-1:00:c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0:"
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.self.Key = fabrics.NewSecret(secret)
+		r.conf = "[Global]\ndata-digest=true\n[Controllers]\ncontroller=transport=tcp;traddr=10.0.0.1;trsvcid=4420;nqn=nqn.a;" +
+			"kato=030;hdr-digest=TRUE;nr-io-queues=nonsense;dhchap_secret=" + secret + ";dhchap-secret=" + secret + ";dhchap-ctrl-secret=" + secret + "\n"
+		r.start()
+		r.settle()
+		for _, detailed := range []bool{false, true} {
+			list, err := r.daemon.ListControllers(t.Context(), detailed)
+			if err != nil || len(list) != 1 {
+				t.Fatal(list, err)
+			}
+			d := list[0]
+			if d["kato"] != "30" || d["hdr-digest"] != "True" {
+				t.Errorf("kato is %q, hdr-digest %q", d["kato"], d["hdr-digest"])
+			}
+			for _, key := range []string{"data-digest", "nr-io-queues", "dhchap-secret", "dhchap-ctrl-secret", "dhchap_secret"} {
+				if value, ok := d[key]; ok {
+					t.Errorf("%s is %q", key, value)
+				}
+			}
+			if text := fmt.Sprint(d); strings.Contains(text, "c2Vj") {
+				t.Errorf("a key is shown: %s", text)
+			}
+		}
+		id := stasbus.ParseID(stasbus.Dict{
+			"transport": "tcp", "traddr": "10.0.0.1", "trsvcid": "4420", "subsysnqn": "nqn.a", "host-nqn": identity.NQN,
+		})
+		info, err := r.daemon.ControllerInfo(t.Context(), id)
+		process, err2 := r.daemon.ProcessInfo(t.Context())
+		report, err3 := r.daemon.Report(t.Context())
+		all, err4 := json.Marshal(report)
+		if err := errors.Join(err, err2, err3, err4); err != nil || !strings.Contains(info, `"kato":"30"`) || !strings.Contains(process, `"hostkey":null`) {
+			t.Errorf("%s %s %v", info, process, err)
+		}
+		if strings.Contains(info+process+string(all)+string(r.state)+r.log.String(), "c2Vj") {
+			t.Errorf("a key is shown:\n%s\n%s\n%s\n%s\n%s", info, process, all, r.state, r.log.String())
 		}
 	})
 }

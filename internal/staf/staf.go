@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nvme-stas/stas/internal/conf"
@@ -40,6 +41,9 @@ type Daemon struct {
 	// pages has what is known of the log of each discovery controller that is
 	// wanted. Controllers come and go; their pages stay as they were last read.
 	pages map[tid.TID]*page
+
+	cfg      *conf.Config
+	identity hostid.Identity
 }
 
 type page struct {
@@ -84,16 +88,18 @@ func (d *Daemon) Tasks() []func(context.Context) error { return nil }
 
 // Apply implements [service.Policy].
 func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
+	d.cfg, d.identity = cfg, identity
 	wanted := service.Configured(cfg, tid.Discovery, identity, d.log)
 	booted := d.booted(cfg, identity, wanted)
 	now := time.Now()
+	byName := func(a, b tid.TID) int { return strings.Compare(a.String(), b.String()) }
 	want := func(all service.Wanted, origin string) {
-		for id, options := range all {
+		for _, id := range slices.SortedFunc(maps.Keys(all), byName) {
 			if d.pages[id] == nil {
 				d.pages[id] = &page{}
 			}
 			d.pages[id].origin = origin
-			d.Engine().Want(id, options, now)
+			d.Engine().Want(id, all[id], now)
 		}
 	}
 	want(wanted, originConfigured)
@@ -232,11 +238,8 @@ func (d *Daemon) Info(id tid.TID, _ bool, info stasbus.Dict) {
 		return
 	}
 	info["origin"] = p.origin
-	info[stasbus.KnownKey] = stasbus.Bool(p.Known)
-	info["log-page-entries"] = fmt.Sprint(len(p.Entries))
-	if st, ok := d.Engine().Status(id); ok && st.Work.Err != nil {
-		info["get log page operation"] = fmt.Sprintf("{'fail count': %d, 'completed': False, 'alive': True}", st.Work.Failures)
-		info["last error"] = st.Work.Err.Error()
+	if st, ok := d.Engine().Status(id); ok && (p.announced || st.Work.Err != nil) {
+		info["get log page operation"] = service.OperationText(st.Work.Failures, st.Work.Err == nil)
 	}
 }
 

@@ -5,7 +5,6 @@ package startup
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,6 +21,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/nvme-stas/stas/internal/boot"
+	"github.com/nvme-stas/stas/internal/cmdline"
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/daemon"
 	"github.com/nvme-stas/stas/internal/exclusions"
@@ -96,6 +96,7 @@ type options struct {
 	syslog   bool
 	tron     bool
 	version  bool
+	help     bool
 	check    bool
 }
 
@@ -108,14 +109,18 @@ func (p program) main(args []string, stdout, stderr io.Writer) int {
 	flags.BoolVar(&o.tron, "tron", false, "trace: log at level debug")
 	flags.BoolVar(&o.check, "check-config", false, "say what is wrong with the configuration, and exit")
 	flags.BoolVarP(&o.version, "version", "v", false, "print the version and exit")
+	flags.BoolVarP(&o.help, "help", "h", false, "print this help and exit")
 	flags.SetOutput(io.Discard) // usage and errors are printed here
 	usage := func(w io.Writer) {
 		fmt.Fprintf(w, "Usage: %s [options]\n\n%s: %s.\n\nOptions:\n%s\n", p.name, p.name, p.what, flags.FlagUsages())
 		fmt.Fprintf(w, "It is meant to be started by systemd: systemctl start %[1]s\nSee also: man %[1]s, man %[1]s.conf\n", p.name)
 	}
-	err := flags.Parse(args)
+	args, err := cmdline.ExpandFlags(flags, args)
+	if err == nil {
+		err = flags.Parse(args)
+	}
 	switch {
-	case errors.Is(err, pflag.ErrHelp):
+	case err == nil && o.help:
 		usage(stdout)
 		return exitOK
 	case err == nil && flags.NArg() > 0:

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nvme-stas/stas/internal/cmdline/tree"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/version"
 )
@@ -33,10 +34,13 @@ func Run(args []string, stdout, stderr io.Writer) int {
 func run(args []string, stdout, stderr io.Writer, sources hostid.Sources, bootTables string) int {
 	a := &admin{sources: sources, bootTables: bootTables, stderr: stderr}
 	cmd := a.command()
-	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
-	err := cmd.Execute()
+	args, err := tree.Expand(cmd, args)
+	if err == nil {
+		cmd.SetArgs(args)
+		err = cmd.Execute()
+	}
 	switch _, failed := errors.AsType[failure](err); {
 	case err == nil:
 		return exitOK

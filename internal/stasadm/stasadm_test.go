@@ -35,7 +35,11 @@ func TestRun(t *testing.T) {
 		{name: "help of a command", args: "hostnqn -h", out: "machine-id"},
 		{name: "no command", args: "-c @/sys.conf", code: exitFailed, out: "Usage:"},
 		{name: "unknown command", args: "hostnnq", code: exitUsage, out: "hostnqn"},
-		{name: "unknown option", args: "hostnqn --fil @/x", code: exitUsage, out: "--fil"},
+		{name: "unknown option", args: "hostnqn --files @/x", code: exitUsage, out: "--files"},
+		{
+			name: "options cut short", args: "--conf @/sys.conf hostnqn --fi=@/x",
+			after: map[string]string{"sys.conf": "[Host]\nnqn = file://@/x\n", "x": nqn + "\n"},
+		},
 		{name: "argument too many", args: "hostid x", code: exitUsage, out: "stasadm --help"},
 		{name: "argument missing", args: "set-symname", code: exitUsage, out: "arg"},
 

@@ -61,8 +61,8 @@ func (c *Client) GetLogPages(ctx context.Context, id tid.TID) (entries []Dict, e
 // GetAllLogPages calls the method of that name (stafd only). The result is nil
 // only after an error.
 func (c *Client) GetAllLogPages(ctx context.Context, detailed bool) ([]DCPage[logpage.Entry], error) {
-	var text string
-	if err := c.call(ctx, &text, c.names.Bus, "get_all_log_pages", detailed); err != nil {
+	text, err := c.AllLogPagesText(ctx, detailed)
+	if err != nil {
 		return nil, err
 	}
 	var pages []DCPage[logpage.Entry]
@@ -75,6 +75,11 @@ func (c *Client) GetAllLogPages(ctx context.Context, detailed bool) ([]DCPage[lo
 	return pages, nil
 }
 
+// AllLogPagesText is GetAllLogPages, as JSON.
+func (c *Client) AllLogPagesText(ctx context.Context, detailed bool) (text string, err error) {
+	return text, c.call(ctx, &text, c.names.Bus, "get_all_log_pages", detailed)
+}
+
 // ProcessInfo calls the method of that name. The result is a JSON object.
 func (c *Client) ProcessInfo(ctx context.Context) (info string, err error) {
 	return info, c.call(ctx, &info, c.names.Debug, "process_info")
@@ -83,6 +88,119 @@ func (c *Client) ProcessInfo(ctx context.Context) (info string, err error) {
 // ControllerInfo calls the method of that name. The result is a JSON object.
 func (c *Client) ControllerInfo(ctx context.Context, id tid.TID) (info string, err error) {
 	return info, c.call(ctx, &info, c.names.Debug, "controller_info", IDArgs(id)...)
+}
+
+// ErrOldDaemon says that the daemon is one of nvme-stas 2.x, which does not
+// have the method.
+var ErrOldDaemon = errors.New("the daemon does not tell that")
+
+// callReport calls a method of the interface [Names.Report].
+func (c *Client) callReport(ctx context.Context, result any, method string, args ...any) error {
+	var text string
+	err := c.call(ctx, &text, c.names.Report, method, args...)
+	switch errorName(err) {
+	case "org.freedesktop.DBus.Error.UnknownMethod", "org.freedesktop.DBus.Error.UnknownInterface":
+		return fmt.Errorf("%s: %w", method, ErrOldDaemon)
+	}
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(text), result); err != nil {
+		return fmt.Errorf("%s: %w", method, err)
+	}
+	return nil
+}
+
+func errorName(err error) string {
+	e, _ := errors.AsType[dbus.Error](err)
+	return e.Name
+}
+
+// Report asks for all that the daemon knows; of one controller after the
+// other, if that is too long for the bus.
+func (c *Client) Report(ctx context.Context) (r Report, err error) {
+	err = c.callReport(ctx, &r, "report")
+	if errorName(err) != errLimitsExceeded {
+		return r, err
+	}
+	list, err := c.ListControllers(ctx, false)
+	if err != nil {
+		return r, err
+	}
+	r = Report{Version: ReportVersion, Time: time.Now()}
+	for _, d := range list {
+		one, err := c.Controller(ctx, ParseID(d))
+		switch {
+		case errorName(err) == UnknownController:
+			continue // gone in this moment
+		case err != nil:
+			return r, err
+		}
+		r.Controllers = append(r.Controllers, one)
+	}
+	return r, nil
+}
+
+// Controller calls the method of that name.
+func (c *Client) Controller(ctx context.Context, id tid.TID) (one Controller, err error) {
+	return one, c.callReport(ctx, &one, "controller", IDArgs(id)...)
+}
+
+// LogPage calls the method of that name (stafd only).
+func (c *Client) LogPage(ctx context.Context, id tid.TID) (p LogPage, err error) {
+	return p, c.callReport(ctx, &p, "log_page", IDArgs(id)...)
+}
+
+// LogPages asks for the log pages of all discovery controllers (stafd only);
+// one after the other, if they are too long together. The result is nil only
+// after an error.
+func (c *Client) LogPages(ctx context.Context) ([]LogPage, error) {
+	pages := []LogPage{}
+	err := c.callReport(ctx, &pages, "log_pages")
+	if errorName(err) != errLimitsExceeded {
+		if pages == nil && err == nil {
+			err = errors.New("log_pages: null is not a list")
+		}
+		if err != nil {
+			return nil, err
+		}
+		return pages, nil
+	}
+	list, err := c.ListControllers(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range list {
+		id := ParseID(d)
+		p, err := c.LogPage(ctx, id)
+		switch {
+		case errorName(err) == UnknownController:
+			// Gone in this moment. What that means is seen when all are asked
+			// for again; until then nothing is known of it.
+			p = LogPage{ID: ID(id)}
+		case err != nil:
+			return nil, err
+		}
+		pages = append(pages, p)
+	}
+	return pages, nil
+}
+
+// pages are those of any stafd, in the form of nvme-stas 2.x. Where stafd tells
+// which of them are complete, they have the [KnownKey].
+func (c *Client) pages(ctx context.Context) ([]DCPage[logpage.Entry], error) {
+	told, err := c.LogPages(ctx)
+	if errors.Is(err, ErrOldDaemon) {
+		return c.GetAllLogPages(ctx, true)
+	}
+	if err != nil {
+		return nil, err
+	}
+	pages := make([]DCPage[logpage.Entry], 0, len(told))
+	for _, p := range told {
+		pages = append(pages, p.DCPage())
+	}
+	return pages, nil
 }
 
 // Tron reads the property of that name.
@@ -180,7 +298,7 @@ func (f Feed) follow(ctx context.Context, deliver func([]DCPage[logpage.Entry]),
 		case <-timer.C:
 		}
 		asking, cancel := context.WithTimeout(ctx, cmp.Or(f.timeout, fetchTimeout))
-		pages, err := client.GetAllLogPages(asking, true)
+		pages, err := client.pages(asking)
 		cancel()
 		switch {
 		case ctx.Err() != nil:

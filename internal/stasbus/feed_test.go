@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -153,5 +154,48 @@ func TestFeedTimeout(t *testing.T) {
 	server.DCRemoved()
 	if got := receive(t, deliveries); got != "[1 2]" {
 		t.Errorf("stafd answers, %s was delivered", got)
+	}
+}
+
+// Our stafd tells which pages are complete; that of nvme-stas 2.x does not, and
+// a page that is too big for one message comes by itself.
+func TestFeedKnown(t *testing.T) {
+	pages := []stasbus.LogPage{{ID: stasbus.ID(dc), Known: true, Entries: []logpage.Entry{{SubNQN: "nqn.a"}}}, {ID: stasbus.ID(tronTID)}}
+	old := stafd{}
+	old.setPages(`[{"discovery-controller":{"traddr":"10.0.0.1"},"log-pages":[{"subnqn":"nqn.a"}]}]`, nil)
+	for _, c := range []struct {
+		name    string
+		backend stasbus.Backend
+		want    string // "ADDRESS KNOWN:ENTRIES"
+	}{
+		{"ours", &newStafd{told: pages, whole: true}, "10.0.0.1 True:1, tron False:0"},
+		{"big", &newStafd{told: pages}, "10.0.0.99 False:0, 10.0.0.1 True:1, tron False:0"},
+		{"none", &newStafd{told: []stasbus.LogPage{}, whole: true}, ""},
+		{"2.x", &old, "10.0.0.1 :1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			stastest.NewSystemBus(t, stastest.AllowAll)
+			serve(t, stasbus.Staf, c.backend)
+			ctx, cancel := context.WithCancel(t.Context())
+			deliveries := make(chan string, 1)
+			go stasbus.Feed{Log: logger(t)}.Follow(ctx, func(pages []stasbus.DCPage[logpage.Entry]) {
+				var all []string
+				for _, p := range pages {
+					all = append(all, fmt.Sprintf("%s %s:%d", p.DiscoveryController["traddr"], p.DiscoveryController[stasbus.KnownKey], len(p.LogPages)))
+				}
+				text := strings.Join(all, ", ")
+				if pages == nil {
+					text = "nil"
+				}
+				select {
+				case deliveries <- text:
+				default:
+				}
+			})
+			defer cancel()
+			if got := receive(t, deliveries); got != c.want {
+				t.Errorf("%q was delivered, want %q", got, c.want)
+			}
+		})
 	}
 }

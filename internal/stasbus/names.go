@@ -1,6 +1,7 @@
 // Package stasbus is the D-Bus interface of stafd and stacd: its names, the
 // server side for the daemons, the client side for the tools and for stacd.
-// Names, signatures and formats are those of nvme-stas 2.x.
+// Names, signatures and formats are those of nvme-stas 2.x; what it does not
+// have is on an interface of its own.
 package stasbus
 
 import (
@@ -16,7 +17,9 @@ type Names struct {
 	Bus   string // well-known name and main interface
 	Path  dbus.ObjectPath
 	Debug string // interface for inspection
-	xml   string
+	// Report is the interface of what nvme-stas 2.x does not have.
+	Report string
+	xml    string
 }
 
 //go:embed org.nvmexpress.staf.xml
@@ -27,8 +30,8 @@ var stacXML string
 
 // The two daemons.
 var (
-	Staf = Names{"org.nvmexpress.staf", "/org/nvmexpress/staf", "org.nvmexpress.staf.debug", stafXML}
-	Stac = Names{"org.nvmexpress.stac", "/org/nvmexpress/stac", "org.nvmexpress.stac.debug", stacXML}
+	Staf = Names{"org.nvmexpress.staf", "/org/nvmexpress/staf", "org.nvmexpress.staf.debug", "org.nvmexpress.staf.report", stafXML}
+	Stac = Names{"org.nvmexpress.stac", "/org/nvmexpress/stac", "org.nvmexpress.stac.debug", "org.nvmexpress.stac.report", stacXML}
 )
 
 // Signals of stafd.
@@ -53,9 +56,9 @@ type DCPage[E any] struct {
 	LogPages            []E  `json:"log-pages"`
 }
 
-// KnownKey is in the detailed description of a discovery controller "True" or
-// "False": whether its log page entries are all there are. stafd of nvme-stas
-// 2.x does not tell.
+// KnownKey is added to the description of a discovery controller that [Feed]
+// delivers, "True" or "False": whether its log page entries are all there are.
+// stafd of nvme-stas 2.x does not tell, and it never is in a D-Bus dictionary.
 const KnownKey = "log-pages-known"
 
 // Boolean texts in dictionaries.

@@ -2,6 +2,7 @@ package stasbus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,6 +33,21 @@ type LogPages interface {
 	GetAllLogPages(ctx context.Context, detailed bool) (string, error)
 }
 
+// Reporter answers the methods of the interface [Names.Report]. A backend that
+// is none stands for nvme-stas 2.x.
+type Reporter interface {
+	Report(ctx context.Context) (Report, error)
+	// Controller returns nil for one that is not known.
+	Controller(ctx context.Context, id tid.TID) (*Controller, error)
+}
+
+// LogPager answers those of them that only stafd has.
+type LogPager interface {
+	LogPages(ctx context.Context) ([]LogPage, error)
+	// LogPage returns nil for a controller that is not known.
+	LogPage(ctx context.Context, id tid.TID) (*LogPage, error)
+}
+
 // ErrNameOwned says that another process has the daemon's name.
 var ErrNameOwned = errors.New("the name is already owned on the system bus")
 
@@ -44,6 +60,21 @@ const (
 	// signalBacklog bounds the signals that wait for the bus. One that is
 	// dropped costs its receiver only time: it looks by itself now and then.
 	signalBacklog = 1024
+	// maxReply bounds the body of a reply, in bytes. Whoever sends a message of
+	// more than 32 MiB is thrown off the system bus (max_message_size in
+	// dbus-daemon(1)).
+	maxReply = 30 << 20
+)
+
+// UnknownController is the name of the D-Bus error that says so.
+const UnknownController = "org.nvmexpress.Error.UnknownController"
+
+// Names of other D-Bus errors.
+const (
+	errLimitsExceeded  = "org.freedesktop.DBus.Error.LimitsExceeded"
+	errInvalidArgs     = "org.freedesktop.DBus.Error.InvalidArgs"
+	errReadOnly        = "org.freedesktop.DBus.Error.PropertyReadOnly"
+	errUnknownProperty = "org.freedesktop.DBus.Error.UnknownProperty"
 )
 
 // Server serves a daemon's object.
@@ -52,6 +83,7 @@ type Server struct {
 	backend Backend // since Run
 	log     *slog.Logger
 	signals chan signal
+	unsent  *signal // of Run: the bus has gone before it took this one
 }
 
 type signal struct {
@@ -127,15 +159,19 @@ func (s *Server) serve(ctx context.Context, owned func()) error {
 	}
 	owned()
 	for {
+		if sig := s.unsent; sig != nil {
+			if err := conn.Emit(s.names.Path, s.names.Bus+"."+sig.member, sig.args...); err != nil {
+				return fmt.Errorf("cannot emit %s: %w", sig.member, err)
+			}
+			s.unsent = nil
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-conn.Context().Done():
 			return errors.New("the connection to the system bus was closed")
 		case sig := <-s.signals:
-			if err := conn.Emit(s.names.Path, s.names.Bus+"."+sig.member, sig.args...); err != nil {
-				return fmt.Errorf("cannot emit %s: %w", sig.member, err)
-			}
+			s.unsent = &sig
 		}
 	}
 }
@@ -152,58 +188,150 @@ func connect() (*dbus.Conn, error) {
 func (s *Server) export(ctx context.Context, conn *dbus.Conn) error {
 	main := map[string]any{
 		"list_controllers": func(detailed bool) ([]Dict, *dbus.Error) {
-			return answerText(ctx, func(ctx context.Context) ([]Dict, error) { return s.backend.ListControllers(ctx, detailed) })
+			instead := "list_controllers(false), and controller_info for each controller"
+			if !detailed {
+				instead = "the method controller for each controller that is of interest"
+			}
+			return answerText(ctx, instead, func(ctx context.Context) ([]Dict, error) { return s.backend.ListControllers(ctx, detailed) })
 		},
 	}
 	if pages, ok := s.backend.(LogPages); ok {
 		main["get_log_pages"] = func(a, b, c, d, e, f, g string) ([]Dict, *dbus.Error) {
-			return answerText(ctx, func(ctx context.Context) ([]Dict, error) {
+			return answerText(ctx, "the method log_page", func(ctx context.Context) ([]Dict, error) {
 				return pages.GetLogPages(ctx, argsID(a, b, c, d, e, f, g))
 			})
 		}
 		main["get_all_log_pages"] = func(detailed bool) (string, *dbus.Error) {
-			return answer(ctx, func(ctx context.Context) (string, error) { return pages.GetAllLogPages(ctx, detailed) })
+			return answer(ctx, "list_controllers, and get_log_pages for each controller", func(ctx context.Context) (string, error) {
+				return pages.GetAllLogPages(ctx, detailed)
+			})
 		}
 	}
 	debug := map[string]any{
-		"process_info": func() (string, *dbus.Error) { return answer(ctx, s.backend.ProcessInfo) },
+		"process_info": func() (string, *dbus.Error) { return answer(ctx, "nothing", s.backend.ProcessInfo) },
 		"controller_info": func(a, b, c, d, e, f, g string) (string, *dbus.Error) {
-			return answer(ctx, func(ctx context.Context) (string, error) {
+			return answer(ctx, "nothing", func(ctx context.Context) (string, error) {
 				return s.backend.ControllerInfo(ctx, argsID(a, b, c, d, e, f, g))
 			})
 		},
 	}
 	props := map[string]any{"Get": s.getProperty, "GetAll": s.getProperties, "Set": s.setProperty}
 	intro := map[string]any{"Introspect": func() (string, *dbus.Error) { return s.names.xml, nil }}
-	return errors.Join(
+	err := errors.Join(
 		conn.ExportMethodTable(main, s.names.Path, s.names.Bus),
 		conn.ExportMethodTable(debug, s.names.Path, s.names.Debug),
 		conn.ExportMethodTable(props, s.names.Path, properties),
 		conn.ExportMethodTable(intro, s.names.Path, introspectable),
 	)
+	if report := s.reportMethods(ctx); len(report) > 0 {
+		err = errors.Join(err, conn.ExportMethodTable(report, s.names.Path, s.names.Report))
+	}
+	return err
 }
 
-// answer runs a method with its time limit. A failure becomes a D-Bus error.
-func answer[T any](ctx context.Context, method func(context.Context) (T, error)) (T, *dbus.Error) {
+// reportMethods are those of the interface that nvme-stas 2.x does not have.
+func (s *Server) reportMethods(ctx context.Context) map[string]any {
+	methods := make(map[string]any)
+	if r, ok := s.backend.(Reporter); ok {
+		methods["report"] = func() (string, *dbus.Error) {
+			return answerJSON(ctx, "list_controllers(false), and the method controller for each controller", r.Report)
+		}
+		methods["controller"] = ofOne(ctx, r.Controller)
+	}
+	if l, ok := s.backend.(LogPager); ok {
+		methods["log_pages"] = func() (string, *dbus.Error) {
+			return answerJSON(ctx, "list_controllers(false), and the method log_page for each controller", l.LogPages)
+		}
+		methods["log_page"] = ofOne(ctx, l.LogPage)
+	}
+	return methods
+}
+
+// ofOne makes a D-Bus method of one that tells of one controller.
+func ofOne[T any](ctx context.Context, method func(context.Context, tid.TID) (*T, error)) any {
+	return func(a, b, c, d, e, f, g string) (string, *dbus.Error) {
+		id := argsID(a, b, c, d, e, f, g)
+		return answerJSON(ctx, "nothing", func(ctx context.Context) (*T, error) {
+			v, err := method(ctx, id)
+			if err == nil && v == nil {
+				return nil, dbus.NewError(UnknownController, []any{
+					fmt.Sprintf("no controller %s of host NQN %q; list_controllers tells which there are", id, id.HostNQN),
+				})
+			}
+			return v, err
+		})
+	}
+}
+
+// answer runs a method with its time limit. A failure becomes a D-Bus error,
+// and so does a reply that the bus would not take; instead says what to call
+// then.
+func answer(ctx context.Context, instead string, method func(context.Context) (string, error)) (string, *dbus.Error) {
+	text, err := limited(ctx, method)
+	if err == nil {
+		err = checkSize(len(text), instead)
+	}
+	if err != nil {
+		return "", err
+	}
+	return text, nil
+}
+
+// answerJSON is answer for values.
+func answerJSON[T any](ctx context.Context, instead string, method func(context.Context) (T, error)) (string, *dbus.Error) {
+	return answer(ctx, instead, func(ctx context.Context) (string, error) {
+		v, err := method(ctx)
+		if err != nil {
+			return "", err
+		}
+		text, err := json.Marshal(v)
+		return string(text), err
+	})
+}
+
+// answerText is answer for dictionaries. What sysfs shows of a target need not
+// be text, and of anything else the bus takes nothing at all.
+func answerText(ctx context.Context, instead string, method func(context.Context) ([]Dict, error)) ([]Dict, *dbus.Error) {
+	list, err := limited(ctx, method)
+	if err != nil {
+		return nil, err
+	}
+	size := 0
+	for _, d := range list {
+		size += 2 * wordSize
+		for key, value := range d {
+			value = strings.ToValidUTF8(strings.ReplaceAll(value, "\x00", ""), "\uFFFD")
+			d[key] = value
+			size += len(key) + len(value) + 5*wordSize
+		}
+	}
+	return list, checkSize(size, instead)
+}
+
+// wordSize is what lengths, ends and alignment add to a text on the bus, at
+// most (D-Bus Specification, Marshaling).
+const wordSize = 8
+
+func limited[T any](ctx context.Context, method func(context.Context) (T, error)) (v T, _ *dbus.Error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	v, err := method(ctx)
+	if busError, ok := errors.AsType[*dbus.Error](err); ok {
+		return v, busError
+	}
 	if err != nil {
 		return v, dbus.MakeFailedError(err)
 	}
 	return v, nil
 }
 
-// answerText is answer for dictionaries. What sysfs shows of a target need not
-// be text, and of anything else the bus takes nothing at all.
-func answerText(ctx context.Context, method func(context.Context) ([]Dict, error)) ([]Dict, *dbus.Error) {
-	list, err := answer(ctx, method)
-	for _, d := range list {
-		for key, value := range d {
-			d[key] = strings.ToValidUTF8(strings.ReplaceAll(value, "\x00", ""), "\uFFFD")
-		}
+func checkSize(size int, instead string) *dbus.Error {
+	if size <= maxReply {
+		return nil
 	}
-	return list, err
+	return dbus.NewError(errLimitsExceeded, []any{
+		fmt.Sprintf("the reply has %d MiB, more than the bus may carry; call instead: %s", size>>20, instead),
+	})
 }
 
 func argsID(transport, traddr, trsvcid, subsysnqn, hostTraddr, hostIface, hostNQN string) tid.TID {
@@ -250,18 +378,18 @@ func (s *Server) setProperty(iface, name string, value dbus.Variant) *dbus.Error
 		return unknownProperty(iface, name)
 	}
 	if name != propTron {
-		return dbus.NewError("org.freedesktop.DBus.Error.PropertyReadOnly", []any{name + " is read-only"})
+		return dbus.NewError(errReadOnly, []any{name + " is read-only"})
 	}
 	tron, ok := value.Value().(bool)
 	if !ok {
-		return dbus.NewError("org.freedesktop.DBus.Error.InvalidArgs", []any{name + " is a boolean"})
+		return dbus.NewError(errInvalidArgs, []any{name + " is a boolean"})
 	}
 	s.backend.SetTron(tron)
 	return nil
 }
 
 func unknownProperty(iface, name string) *dbus.Error {
-	return dbus.NewError("org.freedesktop.DBus.Error.UnknownProperty",
+	return dbus.NewError(errUnknownProperty,
 		[]any{fmt.Sprintf("interface %q has no property %q", iface, name)})
 }
 

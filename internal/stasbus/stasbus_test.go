@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nvme-stas/stas/internal/daemon"
+	"github.com/nvme-stas/stas/internal/logpage"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/stastest"
 	"github.com/nvme-stas/stas/internal/tid"
@@ -66,6 +67,77 @@ type stafd struct {
 func (d *stafd) GetLogPages(_ context.Context, id tid.TID) ([]stasbus.Dict, error) {
 	d.asked <- id
 	return []stasbus.Dict{{"subnqn": "x"}}, d.err
+}
+
+// The daemons of nvme-stas 2.x have no more than that; ours do.
+type newStacd struct {
+	stacd
+	report stasbus.Report
+	big    bool // report is too big for the bus
+}
+
+func (d *newStacd) Report(context.Context) (stasbus.Report, error) {
+	if d.big {
+		r := d.report
+		r.Release = strings.Repeat("x", 31<<20)
+		return r, d.err
+	}
+	return d.report, d.err
+}
+
+func (d *newStacd) Controller(_ context.Context, id tid.TID) (*stasbus.Controller, error) {
+	for _, c := range d.report.Controllers {
+		if c.TID() == id {
+			return &c, d.err
+		}
+	}
+	return nil, d.err
+}
+
+type newStafd struct {
+	newStacd
+	old   *stafd
+	mu    sync.Mutex // guards the following
+	told  []stasbus.LogPage
+	whole bool // log_pages is not too big for the bus
+}
+
+func (d *newStafd) GetLogPages(ctx context.Context, id tid.TID) ([]stasbus.Dict, error) {
+	return d.old.GetLogPages(ctx, id)
+}
+
+func (d *newStafd) GetAllLogPages(ctx context.Context, detailed bool) (string, error) {
+	return d.old.GetAllLogPages(ctx, detailed)
+}
+
+func (d *newStafd) ListControllers(context.Context, bool) ([]stasbus.Dict, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := []stasbus.Dict{{"transport": "tcp", "traddr": "10.0.0.99"}} // has just gone
+	for _, p := range d.told {
+		list = append(list, tid.TID(p.ID).Map())
+	}
+	return list, d.err
+}
+
+func (d *newStafd) LogPages(context.Context) ([]stasbus.LogPage, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.whole {
+		return []stasbus.LogPage{{Entries: []logpage.Entry{{SubNQN: strings.Repeat("x", 31<<20)}}}}, nil
+	}
+	return d.told, d.err
+}
+
+func (d *newStafd) LogPage(_ context.Context, id tid.TID) (*stasbus.LogPage, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range d.told {
+		if tid.TID(p.ID) == id {
+			return &p, d.err
+		}
+	}
+	return nil, d.err
 }
 
 func (d *stafd) GetAllLogPages(ctx context.Context, _ bool) (string, error) {
@@ -175,6 +247,9 @@ var (
 		"list_controllers": "b->aa{ss}", "get_log_pages": idArgs + "->aa{ss}", "get_all_log_pages": "b->s",
 		"log_pages_changed": "signal ssssssss", "dc_removed": "signal ",
 	}
+	report     = map[string]string{"report": "->s", "controller": idArgs + "->s"}
+	stafReport = map[string]string{"report": "->s", "controller": idArgs + "->s", "log_pages": "->s", "log_page": idArgs + "->s"}
+
 	props = map[string]string{"Get": "ss->v", "GetAll": "s->a{sv}", "Set": "ssv->"}
 	intro = map[string]string{"Introspect": "->s"}
 )
@@ -182,20 +257,25 @@ var (
 func TestInterfaces(t *testing.T) {
 	stastest.NewSystemBus(t, stastest.AllowAll)
 	asked := make(chan tid.TID, 8)
+	controllers := stasbus.Report{Controllers: []stasbus.Controller{{ID: stasbus.ID(tronTID)}}}
 	for _, d := range []struct {
-		names   stasbus.Names
-		backend stasbus.Backend
-		main    map[string]string
+		names        stasbus.Names
+		backend      stasbus.Backend
+		main, report map[string]string
 	}{
-		{stasbus.Staf, &stafd{stacd: stacd{asked: asked}, pages: func(context.Context) (string, error) { return "[]", nil }}, staf},
-		{stasbus.Stac, &stacd{asked: asked}, stac},
+		{stasbus.Staf, &newStafd{
+			newStacd: newStacd{stacd: stacd{asked: asked}, report: controllers},
+			old:      &stafd{stacd: stacd{asked: asked}, pages: func(context.Context) (string, error) { return "[]", nil }},
+			whole:    true, told: []stasbus.LogPage{{ID: stasbus.ID(tronTID)}},
+		}, staf, stafReport},
+		{stasbus.Stac, &newStacd{stacd: stacd{asked: asked}, report: controllers}, stac, report},
 	} {
 		t.Run(d.names.Bus, func(t *testing.T) {
 			serve(t, d.names, d.backend)
 			_, conn := dial(t, d.names)
 			object := conn.Object(d.names.Bus, d.names.Path)
 			want := map[string]map[string]string{
-				d.names.Bus: d.main, d.names.Debug: debug,
+				d.names.Bus: d.main, d.names.Debug: debug, d.names.Report: d.report,
 				"org.freedesktop.DBus.Properties": props, "org.freedesktop.DBus.Introspectable": intro,
 			}
 			if diff := cmp.Diff(want, introspection(t, object)); diff != "" {
@@ -224,6 +304,11 @@ func TestInterfaces(t *testing.T) {
 	}
 }
 
+// tronTID is what the arguments of all methods that have seven name.
+var tronTID = tid.New(tid.TID{
+	Transport: "tron", TrAddr: "tron", TrSvcID: "tron", SubsysNQN: "tron", HostTrAddr: "tron", HostIface: "tron", HostNQN: "tron",
+})
+
 // arguments are fit for a signature, and for the properties of the interface.
 func arguments(signature, debug string) (args []any) {
 	for _, c := range signature {
@@ -240,6 +325,53 @@ func arguments(signature, debug string) (args []any) {
 		args[0] = debug
 	}
 	return args
+}
+
+// TestArgumentNames has those of nvme-stas 2.x.
+func TestArgumentNames(t *testing.T) {
+	stastest.NewSystemBus(t, stastest.AllowAll)
+	serve(t, stasbus.Staf, &newStafd{})
+	_, conn := dial(t, stasbus.Staf)
+	var text string
+	if err := conn.Object(stasbus.Staf.Bus, stasbus.Staf.Path).Call("org.freedesktop.DBus.Introspectable.Introspect", 0).Store(&text); err != nil {
+		t.Fatal(err)
+	}
+	var node introspect.Node
+	if err := xml.Unmarshal([]byte(text), &node); err != nil {
+		t.Fatal(err)
+	}
+	const seven = "transport traddr trsvcid subsysnqn host_traddr host_iface host_nqn"
+	want := map[string]string{
+		"list_controllers": "detailed controller_list", "get_log_pages": seven + " log_pages", "get_all_log_pages": "detailed log_pages_json",
+		"log_pages_changed": seven + " device", "dc_removed": "", "process_info": "info_json", "controller_info": seven + " info_json",
+		"report": "report_json", "controller": seven + " controller_json", "log_pages": "log_pages_json", "log_page": seven + " log_page_json",
+		"tron": "readwrite", "log_level": "read",
+	}
+	got := make(map[string]string)
+	names := func(args []introspect.Arg) string {
+		var all []string
+		for _, a := range args {
+			all = append(all, a.Name)
+		}
+		return strings.Join(all, " ")
+	}
+	for _, i := range node.Interfaces {
+		if !strings.HasPrefix(i.Name, stasbus.Staf.Bus) {
+			continue
+		}
+		for _, m := range i.Methods {
+			got[m.Name] = names(m.Args)
+		}
+		for _, s := range i.Signals {
+			got[s.Name] = names(s.Args)
+		}
+		for _, p := range i.Properties {
+			got[p.Name] = p.Access
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
 }
 
 // introspection is what an object says it has.
@@ -323,6 +455,75 @@ func TestErrors(t *testing.T) {
 	}
 	if backend.tron.Load() {
 		t.Error("tracing was switched on")
+	}
+}
+
+// Replies that the bus would not carry are refused, with a way out; whoever
+// sends one is thrown off the system bus.
+func TestTooBig(t *testing.T) {
+	stastest.NewSystemBus(t, stastest.AllowAll)
+	long := strings.Repeat("x", 1<<20)
+	backend := &newStafd{newStacd: newStacd{big: true}, old: &stafd{pages: func(context.Context) (string, error) { return strings.Repeat(long, 31), nil }}}
+	backend.report.Controllers = []stasbus.Controller{{ID: stasbus.ID(dc), State: "live"}}
+	backend.told = []stasbus.LogPage{{ID: stasbus.ID(dc), Known: true}}
+	serve(t, stasbus.Staf, backend)
+	list := make([]stasbus.Dict, 31)
+	for i := range list {
+		list[i] = stasbus.Dict{"model": long}
+	}
+	serve(t, stasbus.Stac, &stacd{list: list})
+	staf, conn := dial(t, stasbus.Staf)
+	for _, c := range []struct {
+		names   stasbus.Names
+		method  string
+		instead string
+	}{
+		{stasbus.Stac, stasbus.Stac.Bus + ".list_controllers", "controller_info"},
+		{stasbus.Staf, stasbus.Staf.Bus + ".get_all_log_pages", "get_log_pages"},
+		{stasbus.Staf, stasbus.Staf.Report + ".report", "the method controller"},
+		{stasbus.Staf, stasbus.Staf.Report + ".log_pages", "the method log_page"},
+	} {
+		args := []any{true}
+		if strings.HasPrefix(c.method, stasbus.Staf.Report) {
+			args = nil
+		}
+		err := conn.Object(c.names.Bus, c.names.Path).Call(c.method, 0, args...).Err
+		if errorName(err) != "org.freedesktop.DBus.Error.LimitsExceeded" || !strings.Contains(err.Error(), c.instead) {
+			t.Errorf("%s: %v, want something about %q", c.method, err, c.instead)
+		}
+	}
+	// The client finds the way out, and what goes on the way is not known.
+	r, err := staf.Report(t.Context())
+	if err != nil || len(r.Controllers) != 1 || r.Controllers[0].State != "live" {
+		t.Errorf("report: %v, %v", r.Controllers, err)
+	}
+	pages, err := staf.LogPages(t.Context())
+	if err != nil || len(pages) != 2 || pages[0].Known || pages[0].TrAddr != "10.0.0.99" || !pages[1].Known {
+		t.Errorf("log_pages: %v, %v", pages, err)
+	}
+}
+
+func TestUnknownController(t *testing.T) {
+	stastest.NewSystemBus(t, stastest.AllowAll)
+	serve(t, stasbus.Stac, &newStacd{})
+	client, _ := dial(t, stasbus.Stac)
+	_, err := client.Controller(t.Context(), dc)
+	if errorName(err) != "org.nvmexpress.Error.UnknownController" || !strings.Contains(err.Error(), dc.TrAddr) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A daemon of nvme-stas 2.x does not have these methods, and that can be told
+// from a failure.
+func TestOldDaemon(t *testing.T) {
+	stastest.NewSystemBus(t, stastest.AllowAll)
+	serve(t, stasbus.Stac, &stacd{})
+	client, _ := dial(t, stasbus.Stac)
+	if _, err := client.Report(t.Context()); !errors.Is(err, stasbus.ErrOldDaemon) {
+		t.Errorf("report: %v", err)
+	}
+	if _, err := client.LogPages(t.Context()); !errors.Is(err, stasbus.ErrOldDaemon) {
+		t.Errorf("log_pages: %v", err)
 	}
 }
 
@@ -422,6 +623,35 @@ func TestBusRestarted(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("not back on the bus: %v", err)
+		}
+	}
+}
+
+// What is to be told while the bus is away is told when it is back.
+func TestSignalsOutlastTheBus(t *testing.T) {
+	bus := stastest.NewSystemBus(t, stastest.AllowAll)
+	server, _ := serve(t, stasbus.Staf, &stafd{})
+	bus.Stop()
+	server.DCRemoved()
+	server.LogPagesChanged(dc, "nvme7")
+	bus.Start()
+	conn, err := dbus.ConnectSystemBus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	signals := make(chan *dbus.Signal, 8)
+	conn.Signal(signals)
+	if err := conn.AddMatchSignal(dbus.WithMatchInterface(stasbus.Staf.Bus)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"dc_removed", "log_pages_changed"} {
+		got := receive(t, signals)
+		for strings.HasPrefix(got.Name, "org.freedesktop.DBus.") {
+			got = receive(t, signals)
+		}
+		if got.Name != stasbus.Staf.Bus+"."+want {
+			t.Errorf("got %v, want %s", got, want)
 		}
 	}
 }

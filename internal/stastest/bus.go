@@ -16,7 +16,7 @@ import (
 // text all the same.
 type Bus struct {
 	mu      sync.Mutex
-	staf    stasbus.LogPages
+	staf    stasbus.LogPager
 	changes map[chan struct{}]bool
 	// Silent makes stafd not answer, as if it hung.
 	Silent bool
@@ -33,7 +33,7 @@ type Connection struct {
 
 // Run implements [service.Bus].
 func (c *Connection) Run(ctx context.Context, backend stasbus.Backend, ready func()) error {
-	pages, isStaf := backend.(stasbus.LogPages)
+	pages, isStaf := backend.(stasbus.LogPager)
 	c.Bus.mu.Lock()
 	c.Backend = backend
 	if isStaf {
@@ -101,13 +101,17 @@ func (b *Bus) ask(ctx context.Context) []stac.Page {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	text, err := staf.GetAllLogPages(ctx, true)
+	told, err := staf.LogPages(ctx)
 	if err != nil {
 		return nil
 	}
-	pages := []stasbus.DCPage[logpage.Entry]{}
-	if json.Unmarshal([]byte(text), &pages) != nil {
+	text, err := json.Marshal(told)
+	if err != nil || json.Unmarshal(text, &told) != nil {
 		return nil
+	}
+	pages := []stasbus.DCPage[logpage.Entry]{}
+	for _, p := range told {
+		pages = append(pages, p.DCPage())
 	}
 	return pages
 }

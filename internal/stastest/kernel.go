@@ -257,6 +257,21 @@ func (k *Kernel) Kind(name string) (nvmesysfs.Kind, error) {
 	return c.Kind, err
 }
 
+// Namespaces implements [service.Kernel]: each I/O controller has one, of
+// 1 GiB.
+func (k *Kernel) Namespaces(name string) ([]nvmesysfs.Namespace, error) {
+	c, err := k.Read(name)
+	if err != nil || c.Kind != nvmesysfs.IO {
+		return nil, nil
+	}
+	return []nvmesysfs.Namespace{{Name: name + "n1", Size: 1 << 30, ANA: "optimized"}}, nil
+}
+
+// Options implements [service.Kernel].
+func (k *Kernel) Options() (fabrics.OptionSet, error) {
+	return fabrics.NewOptionSet("discovery", "host_iface"), nil
+}
+
 // Controllers lists all controllers by name.
 func (k *Kernel) Controllers() []nvmesysfs.Controller {
 	k.mu.Lock()

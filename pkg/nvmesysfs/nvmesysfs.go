@@ -5,6 +5,7 @@ package nvmesysfs
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -277,6 +278,78 @@ func (d controllerDir) attr(attribute string) (string, error) {
 		return "", nil
 	}
 	return v, nil
+}
+
+// Namespace is one namespace as it is reached through one controller.
+type Namespace struct {
+	Name string // of the block device, "nvme0n1"
+	Size uint64 // in bytes
+	// ANA is the state of this path: "optimized", "non-optimized",
+	// "inaccessible", "persistent-loss", "change"; empty if the subsystem does
+	// not report it.
+	ANA string
+}
+
+// sectorSize is the unit of the attribute "size" of all block devices.
+const sectorSize = 512
+
+// Namespaces lists what is reached through a controller, by number. A
+// controller that is not there has none. A namespace that goes while it is
+// being read is left out.
+func (f *FS) Namespaces(controller string) ([]Namespace, error) {
+	if !isController(controller) {
+		return nil, fmt.Errorf("%q is not the name of an NVMe controller", controller)
+	}
+	entries, err := os.ReadDir(path.Join(f.root, classDir, controller))
+	if absent(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing the namespaces of %s: %w", controller, err)
+	}
+	var all []Namespace
+	for _, e := range entries {
+		disk, ok := diskOf(e.Name())
+		if !ok {
+			continue
+		}
+		n := Namespace{Name: disk}
+		size, err := f.Attr(controller, e.Name()+"/size")
+		if err != nil {
+			continue
+		}
+		sectors, _ := strconv.ParseUint(size, 10, 64-9)
+		n.Size = sectors * sectorSize
+		if ana, err := f.Attr(controller, e.Name()+"/ana_state"); err == nil {
+			n.ANA = ana
+		}
+		all = append(all, n)
+	}
+	slices.SortFunc(all, func(a, b Namespace) int {
+		return cmp.Or(cmp.Compare(len(a.Name), len(b.Name)), strings.Compare(a.Name, b.Name))
+	})
+	return all, nil
+}
+
+// diskOf is the block device of a directory below a controller: "nvme0n1" is
+// its own, "nvme0c3n1" is the path through controller 3 to "nvme0n1"
+// (drivers/nvme/host/multipath.c, nvme_mpath_set_disk_name).
+func diskOf(name string) (string, bool) {
+	numbers, ok := strings.CutPrefix(name, "nvme")
+	if !ok {
+		return "", false
+	}
+	front, ns, ok := strings.Cut(numbers, "n")
+	subsystem, path, isPath := strings.Cut(front, "c")
+	if !ok || !isNumber(ns) || !isNumber(subsystem) || isPath && !isNumber(path) {
+		return "", false
+	}
+	return "nvme" + subsystem + "n" + ns, true
+}
+
+func isNumber(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 32)
+	return err == nil
 }
 
 // Delete makes the kernel take a controller away, and returns when it is gone

@@ -336,3 +336,46 @@ func TestKindString(t *testing.T) {
 		}
 	}
 }
+
+func TestNamespaces(t *testing.T) {
+	tr := newTree(t)
+	tr.add(fabricsDir, "nvme3", live())
+	disk := func(name string, attrs map[string]string) {
+		dir := filepath.Join(tr.root, fabricsDir, "nvme3", name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for attribute, text := range attrs {
+			if err := os.WriteFile(filepath.Join(dir, attribute), []byte(text+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	disk("nvme0c3n10", map[string]string{"size": "8", "ana_state": "inaccessible"})
+	disk("nvme0c3n2", map[string]string{"size": "2097152", "ana_state": "optimized"})
+	disk("nvme3n1", map[string]string{"size": "0"})
+	disk("nvme3n4", nil)                                    // going
+	disk("ng3n1", map[string]string{"size": "8"})           // a character device
+	disk("hwmon1", map[string]string{"size": "8"})          // a thermometer
+	disk("nvmen1", map[string]string{"size": "8"})          // none of the kernel's
+	disk("nvme0c3n2p1", map[string]string{"size": "8"})     // a partition
+	disk("nvme0cn5", map[string]string{"size": "8"})        // none of the kernel's
+	disk("nvme0c3n-1", map[string]string{"size": "8"})      // none of the kernel's
+	disk("nvme0n99", map[string]string{"size": "nonsense"}) // as empty as it says
+	got, err := tr.Namespaces("nvme3")
+	want := []Namespace{
+		{Name: "nvme0n2", Size: 1 << 30, ANA: "optimized"},
+		{Name: "nvme3n1"},
+		{Name: "nvme0n10", Size: 4096, ANA: "inaccessible"},
+		{Name: "nvme0n99"},
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v, want %v", got, err, want)
+	}
+	if got, err := tr.Namespaces("nvme4"); got != nil || err != nil {
+		t.Errorf("of a controller that is not there: %v, %v", got, err)
+	}
+	if _, err := tr.Namespaces("../nvme3"); err == nil {
+		t.Error("a path is taken for a name")
+	}
+}

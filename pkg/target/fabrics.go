@@ -2,6 +2,7 @@ package target
 
 import (
 	"cmp"
+	"errors"
 
 	"github.com/nvme-stas/stas/pkg/dhchap"
 	"github.com/nvme-stas/stas/pkg/nvme"
@@ -40,9 +41,15 @@ func connect(r *request) reply {
 	}
 	data, err := nvme.DecodeConnectData(r.data)
 	switch {
-	case err != nil && len(r.data) < nvme.ConnectDataSize:
+	case len(r.data) < nvme.ConnectDataSize:
 		return refuse(nvme.StatusSGLLengthInvalid)
-	case err != nil || nvme.CheckNQN(data.SubNQN) != nil:
+	case err != nil:
+		offset := nvme.ConnectDataOffSubNQN
+		if field, ok := errors.AsType[*nvme.FieldError](err); ok {
+			offset = field.Offset
+		}
+		return invalidData(uint16(offset))
+	case nvme.CheckNQN(data.SubNQN) != nil:
 		return invalidData(nvme.ConnectDataOffSubNQN)
 	case nvme.CheckNQN(data.HostNQN) != nil || data.HostNQN == data.SubNQN:
 		return invalidData(nvme.ConnectDataOffHostNQN)

@@ -93,7 +93,7 @@ func TestFaults(t *testing.T) {
 		want  error
 	}{
 		"refuse":     {Fault{}, connecting(""), errAny},
-		"black-hole": {}, // needs a real network: TestBlackHole
+		"black-hole": {}, // needs real sockets: TestBlackHole
 		"mute":       {Fault{}, connecting(""), mute},
 		"close":      {Fault{}, connecting(""), errClosed},
 		"reset":      {Fault{}, connecting(""), errClosed}, // a pipe knows no RST

@@ -169,6 +169,10 @@ func (q *queue) initialize() error {
 	if !ok {
 		return &nvmetcp.ProtocolError{FES: nvmetcp.FESSequence, Reason: "the first PDU is not ICReq"}
 	}
+	if request.HPDA != 0 {
+		// Data follows its header at once; Linux wants nothing else either.
+		return &nvmetcp.ProtocolError{FES: nvmetcp.FESUnsupported, FEI: 10, Reason: "data is not aligned for hosts"}
+	}
 	e := &exchange{q: q, at: atInitialize, icresp: &nvmetcp.ICResp{
 		HeaderDigest: request.HeaderDigest, DataDigest: request.DataDigest, MaxH2CData: q.listener.MaxH2CData,
 	}}
@@ -191,6 +195,10 @@ func (q *queue) initialize() error {
 // capsule takes a command. Its data is in the capsule, or is asked for.
 func (q *queue) capsule(p *nvmetcp.CapsuleCmd, corrupt bool) error {
 	r := &request{q: q, c: q.controller(), cmd: p.Cmd}
+	if r.cmd.SGL.Length > maxTransfer {
+		q.answer(r, refuse(nvme.StatusSGLLengthInvalid))
+		return nil
+	}
 	if r.cmd.Direction() != nvme.ToController || r.cmd.SGL.Length == 0 {
 		q.execute(r)
 		return nil
@@ -209,8 +217,6 @@ func (q *queue) capsule(p *nvmetcp.CapsuleCmd, corrupt bool) error {
 		return nil
 	}
 	switch {
-	case r.cmd.SGL.Length > maxTransfer:
-		q.answer(r, refuse(nvme.StatusSGLLengthInvalid))
 	case len(q.transfers) >= maxTransfers && len(q.waiting) >= maxWaiting:
 		return &nvmetcp.ProtocolError{FES: nvmetcp.FESLimit, Reason: "too many commands"}
 	case len(q.transfers) >= maxTransfers:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/nvme-stas/stas/pkg/dhchap"
 	"github.com/nvme-stas/stas/pkg/initiator"
 	"github.com/nvme-stas/stas/pkg/nvme"
+	"github.com/nvme-stas/stas/pkg/nvmetcp"
 )
 
 func is(err error, status nvme.Status) bool { return errors.Is(err, status) }
@@ -71,6 +73,68 @@ func TestConnectRefused(t *testing.T) {
 			synctest.Wait()
 			r.host(t, 1, nqnA)
 		})
+	})
+}
+
+// TestConnectPointsAtTheField: what is wrong is named by its offset.
+func TestConnectPointsAtTheField(t *testing.T) {
+	good, err := nvme.ConnectData{CntlID: dynamicCntlID, SubNQN: nvme.WellKnownDiscoveryNQN, HostNQN: hostNQN(1)}.AppendBinary(nil)
+	must(t, err)
+	for offset, want := range map[int]uint16{nvme.ConnectDataOffSubNQN + 7: nvme.ConnectDataOffSubNQN, nvme.ConnectDataOffHostNQN + 7: nvme.ConnectDataOffHostNQN} {
+		data := bytes.Clone(good)
+		data[offset] = 0x1b // no text
+		got := connect(&request{q: &queue{}, cmd: nvme.Connect{SQSize: 31}.Command(), data: data})
+		at, inData := nvme.ConnectResult(got.result).InvalidParameter()
+		if !is(got.status, nvme.StatusConnectInvalidParameters) || at != want || !inData {
+			t.Errorf("byte %d: %v, offset %d, in the data %t", offset, got.status, at, inData)
+		}
+	}
+}
+
+// TestAlignedData: a host that wants its data aligned is told that it cannot
+// have that.
+func TestAlignedData(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{Listeners: []Listener{{Address: address}}})
+		nc, err := r.network.dial(t.Context(), "tcp", address)
+		must(t, err)
+		defer nc.Close()
+		conn := nvmetcp.NewConn(nc, nvmetcp.Host, nvmetcp.Limits{})
+		must(t, conn.Write(nvmetcp.ICReq{HPDA: 1}))
+		pdu, err := conn.Read()
+		if term, ok := pdu.(*nvmetcp.TermReq); err != nil || !ok || term.FES != nvmetcp.FESUnsupported || term.FEI != 10 {
+			t.Errorf("%+v, %v", pdu, err)
+		}
+	})
+}
+
+// TestTooMuch: no command is given or asked for more than the target moves at
+// a time, whatever it says. A fuzzer found 4 GiB.
+func TestTooMuch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, cmd := range []nvme.Command{
+			nvme.Identify{CNS: nvme.CNSController}.Command(),
+			{Opcode: nvme.OpDiscoveryInfoMgmt},
+			{Opcode: 0xfe}, // vendor specific, to the host
+		} {
+			r := newRig(t, Config{Listeners: []Listener{{Address: address}}})
+			nc, err := r.network.dial(t.Context(), "tcp", address)
+			must(t, err)
+			go func() { _, _ = nc.Write(session("nqn.2014-08.org.nvmexpress.discovery", capsule(cmd, math.MaxUint32))) }()
+			conn := nvmetcp.NewConn(nc, nvmetcp.Host, nvmetcp.Limits{})
+			var got nvme.Status
+			for range 4 { // ICResp, Connect, Property Set, and this
+				pdu, err := conn.Read()
+				must(t, err)
+				if resp, ok := pdu.(*nvmetcp.CapsuleResp); ok {
+					got = resp.Cpl.Status
+				}
+			}
+			if !is(got, nvme.StatusSGLLengthInvalid) {
+				t.Errorf("opcode %#x: %v", cmd.Opcode, got)
+			}
+			nc.Close()
+		}
 	})
 }
 

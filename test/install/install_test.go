@@ -49,10 +49,13 @@ func TestInstall(t *testing.T) {
 	for _, want := range []string{
 		"-rwxr-xr-x usr/sbin/stafd", "-rwxr-xr-x usr/sbin/stacd",
 		"-rwxr-xr-x usr/bin/stafctl", "-rwxr-xr-x usr/bin/stacctl", "-rwxr-xr-x usr/bin/stasadm",
+		"-rwxr-xr-x usr/bin/stas-lab", "-rw-r--r-- usr/share/man/man1/stas-lab.1", "-rw-r--r-- usr/share/man/man5/stas-lab.yaml.5",
 		"-rw-r--r-- usr/lib/systemd/system/stafd.service", "-rw-r--r-- usr/lib/systemd/system/stacd.service",
 		"-rw-r--r-- usr/lib/systemd/system/stas-config.target", "-rw-r--r-- usr/lib/systemd/system/stas-config@.service",
 		"-rw-r--r-- usr/share/dbus-1/system.d/org.nvmexpress.staf.conf", "-rw-r--r-- usr/share/dbus-1/system.d/org.nvmexpress.stac.conf",
 		"-rw-r--r-- usr/share/man/man8/stafd.8", "-rw-r--r-- usr/share/man/man1/stasadm.1", "-rw-r--r-- usr/share/man/man5/sys.conf.5",
+		"-rw-r--r-- usr/share/bash-completion/completions/stafctl", "-rw-r--r-- usr/share/zsh/vendor-completions/_stacctl",
+		"-rw-r--r-- usr/share/fish/vendor_completions.d/stasadm.fish",
 		"-rw-r--r-- etc/stas/stafd.conf", "-rw-r--r-- etc/stas/stacd.conf", "-rw-r--r-- etc/stas/sys.conf.doc",
 	} {
 		if !slices.Contains(installed, want) {

@@ -1,0 +1,59 @@
+package stac
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/nvme-stas/stas/internal/service"
+	"github.com/nvme-stas/stas/internal/stasbus"
+	"github.com/nvme-stas/stas/internal/tid"
+)
+
+// AddTo implements [service.Policy].
+func (d *Daemon) AddTo(r *stasbus.Report) {
+	configured, refused := service.Origins(d.cfg, d.identity)
+	listed := make(map[tid.TID][]stasbus.Origin)
+	unfit := make(map[tid.TID]string) // listed, but not connected: why
+	stafd := &stasbus.Stafd{Answers: d.answered, Sources: []stasbus.Source{}}
+	for _, dc := range slices.SortedFunc(maps.Keys(d.sources), byName) {
+		entries := d.sources[dc]
+		stafd.Sources = append(stafd.Sources, stasbus.Source{ID: stasbus.ID(dc), Known: d.known[dc], Entries: len(entries)})
+		for i := range entries {
+			e := &entries[i]
+			if !isStorage(e) {
+				continue
+			}
+			id, err := d.named(dc, e)
+			listed[id] = append(listed[id], stasbus.Origin{Kind: stasbus.Listed, By: new(stasbus.ID(dc)), NotConnected: notConnected(e)})
+			if _, ok := d.wanted[id]; ok || unfit[id] != "" {
+				continue
+			}
+			_, named := d.configured[id]
+			if err != nil {
+				unfit[id] = "the entry is not usable: " + err.Error()
+			} else if no := d.cfg.Refuses(id, named); no != nil {
+				unfit[id] = no.Why
+			}
+		}
+	}
+	r.Stafd = stafd
+	for i := range r.Controllers {
+		c := &r.Controllers[i]
+		if origin, ok := configured[c.TID()]; ok {
+			c.Origins = append(c.Origins, origin)
+		}
+		c.Origins = append(c.Origins, listed[c.TID()]...)
+		if len(c.Origins) == 0 && c.Wanted {
+			c.Origins = append(c.Origins, stasbus.Origin{Kind: stasbus.Remembered})
+		}
+	}
+	for i := range refused {
+		id := refused[i].TID()
+		refused[i].Origins = append(refused[i].Origins, listed[id]...)
+		delete(unfit, id)
+	}
+	r.Refused = append(r.Refused, refused...)
+	for _, id := range slices.SortedFunc(maps.Keys(unfit), byName) {
+		r.Refused = append(r.Refused, stasbus.Refusal{ID: stasbus.ID(id), Origins: listed[id], Why: unfit[id]})
+	}
+}

@@ -1,0 +1,85 @@
+package staf
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/service"
+	"github.com/nvme-stas/stas/internal/stasbus"
+	"github.com/nvme-stas/stas/internal/tid"
+)
+
+// ProcessInfo implements [stasbus.Backend].
+func (d *Daemon) ProcessInfo(ctx context.Context) (string, error) {
+	info, err := d.Process(ctx)
+	if err != nil {
+		return "", err
+	}
+	// Discovery by mDNS is not in this version.
+	info["avahi"] = map[string]any{"avahi wake up timer": "60.0s [off]", "service types": []string{}, "services": map[string]any{}}
+	text, err := json.Marshal(info)
+	return string(text), err
+}
+
+// AddTo implements [service.Policy].
+func (d *Daemon) AddTo(r *stasbus.Report) {
+	configured, refused := service.Origins(d.cfg, d.identity)
+	r.Refused = append(r.Refused, refused...)
+	for i := range r.Controllers {
+		c := &r.Controllers[i]
+		if origin, ok := configured[c.TID()]; ok {
+			c.Origins = append(c.Origins, origin)
+		}
+		p := d.pages[c.TID()]
+		if p == nil {
+			continue
+		}
+		c.LogPage = &stasbus.PageState{Known: p.Known, Generation: p.GenCtr, Entries: len(p.Entries)}
+		if st, ok := d.Engine().Status(c.TID()); ok {
+			c.LogPage.Failure = service.Failure(st.Work)
+		}
+	}
+}
+
+// LogPages implements [stasbus.LogPager].
+func (d *Daemon) LogPages(ctx context.Context) ([]stasbus.LogPage, error) {
+	pages := []stasbus.LogPage{}
+	err := d.Loop().Do(ctx, func() {
+		for _, st := range d.Engine().All() {
+			if p := d.logPage(st.TID); st.Wanted && p != nil {
+				pages = append(pages, *p)
+			}
+		}
+	})
+	if err != nil {
+		return nil, err // the loop may still be about to write to pages
+	}
+	return pages, nil
+}
+
+// LogPage implements [stasbus.LogPager].
+func (d *Daemon) LogPage(ctx context.Context, id tid.TID) (*stasbus.LogPage, error) {
+	var page *stasbus.LogPage
+	err := d.Loop().Do(ctx, func() { page = d.logPage(id) })
+	if err != nil {
+		return nil, err
+	}
+	return page, nil
+}
+
+// logPage belongs to the loop.
+func (d *Daemon) logPage(id tid.TID) *stasbus.LogPage {
+	p := d.pages[id]
+	if p == nil {
+		return nil
+	}
+	page := &stasbus.LogPage{ID: stasbus.ID(id), Known: p.Known, Generation: p.GenCtr, Entries: p.Entries}
+	if p.Entries == nil {
+		page.Entries = []logpage.Entry{}
+	}
+	if st, ok := d.Engine().Status(id); ok {
+		page.Device = st.Device
+	}
+	return page
+}

@@ -1,0 +1,162 @@
+package stasbus
+
+import (
+	"time"
+
+	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/tid"
+)
+
+// This file has what nvme-stas 2.x does not tell. Its tools print every key
+// that they get, so nothing may be added to its dictionaries: new facts travel
+// by an interface of their own, [Names.Report], as JSON.
+
+// ReportVersion is the version of all JSON here. Fields are added without
+// notice; it grows when one goes or changes its meaning.
+const ReportVersion = 1
+
+// Report is all that a daemon knows of itself and its controllers, but for the
+// entries of log pages.
+type Report struct {
+	Version      int       `json:"version"`
+	Daemon       string    `json:"daemon"`
+	Release      string    `json:"release"`
+	Time         time.Time `json:"time,omitzero"` // of the report
+	Host         Host      `json:"host"`
+	Tracing      bool      `json:"tracing"`
+	ReloadFailed bool      `json:"reload-failed"` // an older configuration is in force
+	ReloadError  string    `json:"reload-error,omitempty"`
+	// Doubtful says that something of the configuration was ignored, so that
+	// it takes no connection away.
+	Doubtful    bool         `json:"configuration-doubtful"`
+	Stafd       *Stafd       `json:"stafd,omitempty"`
+	Controllers []Controller `json:"controllers"`
+	Refused     []Refusal    `json:"refused"`
+}
+
+// Host is who this host is to its storage.
+type Host struct {
+	NQN     string `json:"nqn"`
+	ID      string `json:"id"`
+	SymName string `json:"symname,omitempty"`
+}
+
+// Stafd is what stacd knows of stafd.
+type Stafd struct {
+	// Answers tells whether the last question was answered. While stafd is
+	// silent, what it listed before stays wanted.
+	Answers bool `json:"answers"`
+	// Sources are the discovery controllers whose entries stacd has.
+	Sources []Source `json:"sources"`
+}
+
+// Source is a discovery controller.
+type Source struct {
+	ID
+	// Known says that the entries are all there are, as far as stafd knows.
+	Known   bool `json:"known"`
+	Entries int  `json:"entries"`
+}
+
+// ID is a transport ID, flat among the fields of what has it.
+type ID tid.TID
+
+// Controller is a controller that is wanted, or on its way out.
+type Controller struct {
+	ID
+	Device string `json:"device,omitempty"`
+	// State is the kernel's word for the state of the device. Without a device
+	// it is "connecting" while an attempt is made, else "waiting".
+	State   string   `json:"state"`
+	Wanted  bool     `json:"wanted"`
+	Origins []Origin `json:"origins"` // why it is wanted
+
+	Operation *Operation `json:"operation,omitempty"` // running now
+	Connect   *Failure   `json:"connect,omitempty"`   // the last attempts failed
+	LogPage   *PageState `json:"log-page,omitempty"`  // of a discovery controller
+
+	// What sysfs shows of the device.
+	SrcAddr    string      `json:"src-addr,omitempty"`
+	Model      string      `json:"model,omitempty"`
+	Serial     string      `json:"serial,omitempty"`
+	CntrlType  string      `json:"cntrltype,omitempty"`
+	DCType     string      `json:"dctype,omitempty"`
+	Namespaces []Namespace `json:"namespaces,omitempty"`
+}
+
+// TID is the transport ID.
+func (c *Controller) TID() tid.TID { return tid.TID(c.ID) }
+
+// The kinds of origin.
+const (
+	Configured = "configured" // a controller= line
+	Listed     = "log-page"   // an entry of a log page
+	Remembered = "remembered" // wanted before the daemon was restarted; its source is not heard of yet
+)
+
+// Origin is one reason to want a controller.
+type Origin struct {
+	Kind  string `json:"kind"`
+	Place string `json:"place,omitempty"` // in the configuration
+	By    *ID    `json:"by,omitempty"`    // the discovery controller that lists it
+	// NotConnected is what the entry says (EFLAGS, NCC): the central discovery
+	// controller has no connection to the subsystem.
+	NotConnected bool `json:"ncc,omitempty"`
+}
+
+// Operation is one that runs. The kernel cannot be told to stop it.
+type Operation struct {
+	Kind  string    `json:"kind"` // "connect", "disconnect", or "work": reading the log page
+	Since time.Time `json:"since"`
+}
+
+// Failure is a series of attempts that failed.
+type Failure struct {
+	Attempts int       `json:"attempts"`
+	Error    string    `json:"error"`
+	Errno    string    `json:"errno,omitempty"` // its name, such as "ECONNREFUSED"
+	Next     time.Time `json:"next,omitzero"`   // the next attempt
+}
+
+// PageState is what is known of a discovery controller's log page.
+type PageState struct {
+	// Known says that the entries are all there are, see [logpage.Page].
+	Known      bool     `json:"known"`
+	Generation uint64   `json:"generation"`
+	Entries    int      `json:"entries"`
+	Failure    *Failure `json:"failure,omitempty"` // the last readings failed
+}
+
+// Namespace is one that is reached through a controller.
+type Namespace struct {
+	Name string `json:"name"` // of the block device, "nvme0n1"
+	Size uint64 `json:"size"` // in bytes
+	ANA  string `json:"ana,omitempty"`
+}
+
+// Refusal is a controller that is not connected although somebody lists it.
+type Refusal struct {
+	ID
+	Origins []Origin `json:"origins"`
+	Why     string   `json:"why"`
+}
+
+// TID is the transport ID.
+func (r *Refusal) TID() tid.TID { return tid.TID(r.ID) }
+
+// LogPage is the log page of one discovery controller, as last read.
+type LogPage struct {
+	ID
+	Device     string          `json:"device,omitempty"`
+	Known      bool            `json:"known"` // see [PageState]
+	Generation uint64          `json:"generation"`
+	Entries    []logpage.Entry `json:"entries"`
+}
+
+// DCPage is the page in the form of get_all_log_pages, and with [KnownKey].
+func (p LogPage) DCPage() DCPage[logpage.Entry] {
+	d := tid.TID(p.ID).Map()
+	d["device"] = p.Device
+	d[KnownKey] = Bool(p.Known)
+	return DCPage[logpage.Entry]{DiscoveryController: d, LogPages: p.Entries}
+}
