@@ -326,6 +326,8 @@ func wishes(origins []stasbus.Origin) string {
 			dcs = append(dcs, by)
 		case o.Kind == stasbus.Listed:
 			words = append(words, "a discovery controller lists it")
+		case o.Kind == stasbus.NBFT && o.Place != "":
+			words = append(words, "the boot table "+o.Place+" of the firmware names it")
 		case o.Kind == stasbus.Configured && o.Place != "":
 			words = append(words, o.Place+" asks for it")
 		case o.Kind == stasbus.Configured:

@@ -3,6 +3,7 @@ package staf
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	"github.com/nvme-stas/stas/internal/logpage"
 	"github.com/nvme-stas/stas/internal/service"
@@ -26,11 +27,22 @@ func (d *Daemon) ProcessInfo(ctx context.Context) (string, error) {
 func (d *Daemon) AddTo(r *stasbus.Report) {
 	configured, refused := service.Origins(d.cfg, d.identity)
 	r.Refused = append(r.Refused, refused...)
+	tables := make(map[tid.TID][]stasbus.Origin)
+	told := func(id tid.TID) bool {
+		return slices.ContainsFunc(r.Refused, func(r stasbus.Refusal) bool { return r.TID() == id })
+	}
+	for id, table := range d.inTables() {
+		tables[id] = append(tables[id], stasbus.Origin{Kind: stasbus.NBFT, Place: table})
+		if no := d.cfg.Refuses(id, false); no != nil && d.pages[id] == nil && !told(id) {
+			r.Refused = append(r.Refused, stasbus.Refusal{ID: stasbus.ID(id), Origins: tables[id], Why: no.Why})
+		}
+	}
 	for i := range r.Controllers {
 		c := &r.Controllers[i]
 		if origin, ok := configured[c.TID()]; ok {
 			c.Origins = append(c.Origins, origin)
 		}
+		c.Origins = append(c.Origins, tables[c.TID()]...)
 		p := d.pages[c.TID()]
 		if p == nil {
 			continue

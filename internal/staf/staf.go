@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -26,8 +27,8 @@ import (
 
 // The origins of discovery controllers. What has several has the first.
 const (
-	originConfigured = "configured" // a controller= line
-	originNBFT       = "nbft"       // the boot tables
+	originConfigured = stasbus.Configured
+	originNBFT       = stasbus.NBFT
 )
 
 // Daemon is stafd.
@@ -126,25 +127,37 @@ func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 	d.save()
 }
 
+// inTables yields the discovery controllers of the boot tables, as this host
+// would connect them, and which table each is in.
+func (d *Daemon) inTables() iter.Seq2[tid.TID, string] {
+	return func(yield func(tid.TID, string) bool) {
+		for _, c := range d.BootTables().Discovery {
+			id := c.ID
+			id.HostNQN = cmp.Or(id.HostNQN, d.identity.NQN)
+			if d.cfg.IgnoreIface {
+				id.HostIface = ""
+			}
+			if !yield(id, c.Table) {
+				return
+			}
+		}
+	}
+}
+
 // booted returns the discovery controllers of the boot tables, without those
 // that are wanted already.
 func (d *Daemon) booted(cfg *conf.Config, identity hostid.Identity, already service.Wanted) service.Wanted {
 	wanted := make(service.Wanted)
-	for _, c := range d.BootTables().Discovery {
-		id := c.ID
-		id.HostNQN = cmp.Or(id.HostNQN, identity.NQN)
-		if cfg.IgnoreIface {
-			id.HostIface = ""
-		}
+	for id, table := range d.inTables() {
 		if _, ok := already[id]; ok {
 			continue
 		}
 		if err := id.Validate(); err != nil {
-			d.log.Warn(fmt.Sprintf("a discovery controller of the boot table %s cannot be connected: %v", c.Table, err))
+			d.log.Warn(fmt.Sprintf("a discovery controller of the boot table %s cannot be connected: %v", table, err))
 			continue
 		}
 		if no := cfg.Refuses(id, false); no != nil {
-			d.log.Info(fmt.Sprintf("%s is in the boot table %s, but not connected: %s", id, c.Table, no.Why))
+			d.log.Info(fmt.Sprintf("%s is in the boot table %s, but not connected: %s", id, table, no.Why))
 			continue
 		}
 		wanted[id] = service.Options(id, tid.Discovery, cfg.ParamsFor(id), identity)

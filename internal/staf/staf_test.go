@@ -565,3 +565,31 @@ func TestBootIdentity(t *testing.T) {
 		}
 	})
 }
+
+// TestBootReport tells who wants a controller, and why others are not connected.
+func TestBootReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		bare := dcID("2")
+		bare.HostNQN = ""
+		r.conf, r.boot = dc1+"exclude=trsvcid=3\n", booted(dcID("1"), bare, dcID("3"), dcID("3"))
+		r.start()
+		rep, err := r.daemon.Report(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(map[string]string)
+		for _, c := range rep.Controllers {
+			for _, o := range c.Origins {
+				got[c.TrSvcID] += o.Kind + " " + o.Place + ";"
+			}
+		}
+		for _, c := range rep.Refused {
+			got[c.TrSvcID] += c.Origins[0].Kind + " " + c.Origins[0].Place + ": " + c.Why
+		}
+		want := map[string]string{"1": "configured stafd.conf:2;nbft NBFT;", "2": "nbft NBFT;", "3": "nbft NBFT: stafd.conf:3 excludes trsvcid=3"}
+		if !maps.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	})
+}

@@ -90,6 +90,7 @@ func (c *Controller) TID() tid.TID { return tid.TID(c.ID) }
 // The kinds of origin.
 const (
 	Configured = "configured" // a controller= line
+	NBFT       = "nbft"       // a boot table of the firmware
 	Listed     = "log-page"   // an entry of a log page
 	Remembered = "remembered" // wanted before the daemon was restarted; its source is not heard of yet
 )
@@ -97,7 +98,7 @@ const (
 // Origin is one reason to want a controller.
 type Origin struct {
 	Kind  string `json:"kind"`
-	Place string `json:"place,omitempty"` // in the configuration
+	Place string `json:"place,omitempty"` // in the configuration; the name of a boot table
 	By    *ID    `json:"by,omitempty"`    // the discovery controller that lists it
 	// NotConnected is what the entry says (EFLAGS, NCC): the central discovery
 	// controller has no connection to the subsystem.
