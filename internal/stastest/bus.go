@@ -106,11 +106,13 @@ func (b *Bus) ask(ctx context.Context) []stac.Page {
 		return nil
 	}
 	text, err := json.Marshal(told)
-	if err != nil || json.Unmarshal(text, &told) != nil {
+	// Not into told: its entries are stafd's.
+	var heard []stasbus.LogPage
+	if err != nil || json.Unmarshal(text, &heard) != nil {
 		return nil
 	}
 	pages := []stasbus.DCPage[logpage.Entry]{}
-	for _, p := range told {
+	for _, p := range heard {
 		pages = append(pages, p.DCPage())
 	}
 	return pages
