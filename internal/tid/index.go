@@ -69,12 +69,15 @@ type entry struct {
 	number int
 	tid    TID
 	src    netip.Addr // invalid if not known
+	former bool       // src is from before the connection broke
 	host   netip.Addr // HostTrAddr, invalid if not given
 	keys   []bucketKey
 }
 
-// Put adds a controller, or replaces what was known of it.
+// Put adds a controller, or replaces what was known of it. Only the source
+// address of a connection is remembered while it reconnects.
 func (x *Index) Put(name string, c Existing) {
+	before := x.byName[name]
 	x.Delete(name)
 	if c.Leaving || c.Kind == Unknown {
 		return // nobody may use it
@@ -89,6 +92,9 @@ func (x *Index) Put(name string, c Existing) {
 		HostNQN:    c.HostNQN,
 	})}
 	e.src = sourceOf(c)
+	if !e.src.IsValid() && before != nil && before.tid == e.tid {
+		e.src, e.former = before.src, true
+	}
 	e.host, _ = parseIP(c.HostTrAddr)
 	key, ok := keyOf(e.tid, c.Kind)
 	if !ok {
@@ -209,9 +215,10 @@ func (e *entry) fromAddr(c TID, ifaces Ifaces) bool {
 	if !ok {
 		return false
 	}
+	src := e.source(ifaces)
 	switch {
-	case e.src.IsValid():
-		return sameAddr(want, e.src)
+	case src.IsValid():
+		return sameAddr(want, src)
 	case e.host.IsValid():
 		return sameAddr(want, e.host)
 	case e.tid.HostIface != "":
@@ -224,17 +231,28 @@ func (e *entry) fromAddr(c TID, ifaces Ifaces) bool {
 // fromIface decides on the candidate's host-iface (tcp), with the same
 // witnesses as fromAddr.
 func (e *entry) fromIface(c TID, ifaces Ifaces) bool {
+	src := e.source(ifaces)
 	switch {
 	case c.HostIface == "":
 		return true
-	case e.src.IsValid():
-		return ifaces.Owner(e.src) == c.HostIface
+	case src.IsValid():
+		return ifaces.Owner(src) == c.HostIface
 	case e.tid.HostIface != "":
 		return e.tid.HostIface == c.HostIface
 	case e.host.IsValid():
 		return ifaces.Owner(e.host) == c.HostIface
 	}
 	return true
+}
+
+// source is the address that the connection comes from. While it reconnects,
+// that is the one it came from before, if the host still has it: a candidate
+// for another path must not take a connection over just because it is broken.
+func (e *entry) source(ifaces Ifaces) netip.Addr {
+	if e.former && ifaces.Owner(e.src) == "" {
+		return netip.Addr{}
+	}
+	return e.src
 }
 
 // sourceOf is the address that the connection really comes from. The kernel
