@@ -92,7 +92,9 @@ check: lint ## the fast half of the tests: linters, unit and component tests
 cross: export CGO_ENABLED := 0
 cross: export GOARM := 7
 cross: ## build for other machines; test the codecs on a big-endian one and a small one
-	@command -v $(EMULATED:%=qemu-%) >/dev/null || { echo 'qemu-user is missing: .ci/prepare installs it'; exit 1; }
+	@for a in $(EMULATED); do \
+		command -v "qemu-$$a" >/dev/null || { echo "qemu-$$a is missing: .ci/prepare installs it"; exit 1; }; \
+	done
 	@for a in $(ARCHES); do \
 		echo "== $$a"; GOARCH=$$a $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o "build/cross/$$a/" ./cmd/... || exit 1; \
 	done
