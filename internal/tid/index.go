@@ -144,6 +144,16 @@ func (x *Index) Find(candidate TID, kind Kind, ifaces Ifaces) (name string, ok b
 	return "", false
 }
 
+// Serves reports whether this controller is one that serves the candidate.
+func (x *Index) Serves(name string, candidate TID, kind Kind, ifaces Ifaces) bool {
+	for n := range x.Matches(candidate, kind, ifaces) {
+		if n == name {
+			return true
+		}
+	}
+	return false
+}
+
 // Matches yields all controllers of the kind that serve the candidate, lowest
 // number first. The candidate has to be in the spelling of [New].
 func (x *Index) Matches(candidate TID, kind Kind, ifaces Ifaces) iter.Seq[string] {
