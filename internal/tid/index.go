@@ -199,7 +199,10 @@ func keyOf(t TID, kind Kind) (k bucketKey, ok bool) {
 func (e *entry) fromHostSide(c TID, ifaces Ifaces) bool {
 	switch c.Transport {
 	case TCP:
-		return e.fromAddr(c, ifaces) && e.fromIface(c, ifaces)
+		// The kernel makes no second connection that is asked for in the same
+		// words (EALREADY), wherever the packets of the first one leave from.
+		same := c.HostTrAddr == e.tid.HostTrAddr && c.HostIface == e.tid.HostIface
+		return same || e.fromAddr(c, ifaces) && e.fromIface(c, ifaces)
 	case RDMA:
 		if c.HostTrAddr == "" {
 			return true

@@ -173,11 +173,13 @@ func TestFind(t *testing.T) {
 		{side{"10.0.0.9", ""}, side{}, "10.0.0.9", true},
 		{side{"10.0.0.9", ""}, side{}, "::ffff:10.0.0.9", true},
 		{side{"10.0.0.9", ""}, side{}, "10.0.0.10", false},
-		{side{"10.0.0.9", ""}, side{"10.0.0.9", ""}, "10.0.0.10", false}, // truth wins over the wish
-		{side{"me", ""}, side{}, "10.0.0.9", false},                      // defect 22
+		{side{"10.0.0.9", ""}, side{"10.0.0.9", "eth0"}, "10.0.0.10", false}, // truth wins over the wish
+		{side{"10.0.0.9", ""}, side{"10.0.0.9", ""}, "10.0.0.10", true},      // but the kernel would make no other
+		{side{"me", ""}, side{}, "10.0.0.9", false},                          // defect 22
 		{side{"", "eth0"}, side{}, "10.0.0.10", true},
 		{side{"", "eth0"}, side{}, "10.1.0.9", false},
-		{side{"", "eth0"}, side{"", "eth0"}, "10.9.9.9", false}, // nobody's address
+		{side{"", "eth0"}, side{}, "10.9.9.9", false},          // nobody's address
+		{side{"", "eth0"}, side{"", "eth0"}, "10.9.9.9", true}, // such as one of lo, with an eth0 that has none
 		{side{"10.0.0.9", "eth0"}, side{}, "10.0.0.9", true},
 		{side{"10.0.0.9", "eth1"}, side{}, "10.0.0.9", false},
 		{side{"10.0.0.10", "eth0"}, side{}, "10.0.0.9", false},
