@@ -80,6 +80,10 @@ func (e *SyntaxError) Error() string {
 // maxText is how much of a line a complaint quotes, in bytes.
 const maxText = 120
 
+// Excerpt makes a text from a configuration file fit for a message: without
+// what looks like a secret, and not too long.
+func Excerpt(s string) string { return excerpt(s, 3*maxText) }
+
 // excerpt is s fit for a message: without secrets, and not longer than limit.
 func excerpt(s string, limit int) string {
 	s = strings.ToValidUTF8(redact(s), "\uFFFD")
@@ -133,7 +137,7 @@ func (s *issues) add(i Issue) {
 		return
 	}
 	i.Text = excerpt(i.Text, maxText)
-	i.Problem = excerpt(i.Problem, 3*maxText) // it may quote values
+	i.Problem = Excerpt(i.Problem) // it may quote values
 	s.list = append(s.list, i)
 }
 

@@ -215,7 +215,7 @@ func (v value) blame(err error) error {
 	if err == nil || v.text == "" {
 		return err // it says so already
 	}
-	return fmt.Errorf("%s: %w", v.place, err)
+	return fmt.Errorf("%s: %s", v.place, conf.Excerpt(err.Error())) // which may quote a key
 }
 
 // sysConf is the contents of sys.conf.
@@ -273,7 +273,7 @@ func (s *sysConf) complain(it conf.Item, text, problem, used string) {
 		place.File = s.path // the option is not there
 	}
 	s.issues = append(s.issues, conf.Issue{
-		Place: place, Severity: conf.Error, Text: text, Problem: problem, Used: used,
+		Place: place, Severity: conf.Error, Text: conf.Excerpt(text), Problem: conf.Excerpt(problem), Used: used,
 	})
 }
 

@@ -4,9 +4,11 @@
 package logpage
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"maps"
+	"net/netip"
 	"strconv"
 
 	"github.com/nvme-stas/stas/internal/tid"
@@ -81,17 +83,30 @@ func (e Entry) All() iter.Seq2[string, string] {
 // Placeholder reports that the entry names no address that could be used:
 // some discovery controllers list ports that listen nowhere.
 func (e Entry) Placeholder() bool {
-	return e.TrAddr == "" || e.TrAddr == "0.0.0.0" || e.TrAddr == "::"
+	ip, err := netip.ParseAddr(e.TrAddr)
+	return e.TrAddr == "" || err == nil && ip.Unmap().IsUnspecified()
 }
 
 // IOC is the transport ID of the I/O controller that the entry names, when a
 // host reaches it the way it reached the discovery controller dc.
 func (e Entry) IOC(dc tid.TID) (tid.TID, error) {
 	id := tid.New(tid.TID{
-		Transport: e.TrType, TrAddr: e.TrAddr, TrSvcID: e.TrSvcID, SubsysNQN: e.SubNQN,
+		Transport: e.TrType, TrAddr: onLink(e.TrAddr, dc), TrSvcID: e.TrSvcID, SubsysNQN: e.SubNQN,
 		HostTrAddr: dc.HostTrAddr, HostIface: dc.HostIface, HostNQN: dc.HostNQN,
 	})
 	return id, id.Validate()
+}
+
+// onLink adds to a link-local address the link that it is on. The target cannot
+// know what the host calls that, so it lists the address without, which the
+// kernel refuses; but it has to be the discovery controller's.
+func onLink(addr string, dc tid.TID) string {
+	ip, err := netip.ParseAddr(addr)
+	if ip = ip.Unmap(); err != nil || !ip.Is6() || !ip.IsLinkLocalUnicast() || ip.Zone() != "" {
+		return addr
+	}
+	far, _ := netip.ParseAddr(dc.TrAddr)
+	return ip.WithZone(cmp.Or(far.Zone(), dc.HostIface)).String()
 }
 
 // Page is what is known of one discovery controller's log.

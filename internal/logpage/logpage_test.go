@@ -109,8 +109,29 @@ func TestIOC(t *testing.T) {
 	}
 }
 
+// A link-local address is on the link of its discovery controller.
+func TestLinkLocal(t *testing.T) {
+	for _, tt := range []struct{ dc, iface, listed, want string }{
+		{"fe80::9%eth0", "", "fe80::1", "fe80::1%eth0"},
+		{"fe80::9%eth0", "eth1", "FE80:0::1", "fe80::1%eth0"},
+		{"2001:db8::9", "eth1", "fe80::1", "fe80::1%eth1"},
+		{"2001:db8::9", "", "fe80::1", "fe80::1"},
+		{"fe80::9%eth0", "", "fe80::1%eth7", "fe80::1%eth7"},
+		{"fe80::9%eth0", "", "2001:db8::1", "2001:db8::1"},
+		{"fe80::9%eth0", "eth0", "169.254.0.1", "169.254.0.1"},
+		{"fe80::9%eth0", "eth0", "::ffff:169.254.0.1", "169.254.0.1"},
+	} {
+		e := FromNVMe(listed("nqn.a"))
+		e.TrAddr = tt.listed
+		dc := tid.TID{Transport: "tcp", TrAddr: tt.dc, HostIface: tt.iface, HostNQN: "nqn.host"}
+		if id, err := e.IOC(dc); err != nil || id.TrAddr != tt.want {
+			t.Errorf("%+v: %s, %v", tt, id.TrAddr, err)
+		}
+	}
+}
+
 func TestPlaceholder(t *testing.T) {
-	for addr, want := range map[string]bool{"": true, "0.0.0.0": true, "::": true, "10.0.0.1": false, "::1": false} {
+	for addr, want := range map[string]bool{"": true, "0.0.0.0": true, "::": true, "0:0::0": true, "::ffff:0.0.0.0": true, "10.0.0.1": false, "::1": false} {
 		if got := (Entry{TrAddr: addr}).Placeholder(); got != want {
 			t.Errorf("%q: %v", addr, got)
 		}

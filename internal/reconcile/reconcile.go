@@ -69,6 +69,7 @@ const (
 	DisconnectFailed                  // Err, tried again later
 	WorkFailed                        // Err, tried again later
 	Released                          // no longer wanted, connection left alone
+	OtherPath                         // what was taken over turned out to take another path
 )
 
 // Event reports a change to the daemon, which logs and publishes it.
@@ -149,6 +150,7 @@ type ctrl[P any] struct {
 	keep   bool // not wanted: leave the kernel's connection alone
 
 	device  string // "" while there is none
+	guessed bool   // it was adopted while it did not show which path it takes
 	busy    OpKind
 	started time.Time
 	queued  OpKind
@@ -273,7 +275,7 @@ func (e *Engine[P]) Observe(name string, seq uint64, seen *Observed, now time.Ti
 	holders := d.holders
 	d.holders = nil
 	for _, c := range holders {
-		c.device = ""
+		c.device, c.guessed = "", false
 		if c.busy != Disconnect { // else Done tells
 			c.conn = trial{next: now.Add(e.cfg.AfterLoss)}
 			e.notify(Event{Kind: Lost, TID: c.tid, Device: name})
@@ -298,7 +300,22 @@ func (e *Engine[P]) ObserveAll(seq uint64, seen map[string]*Observed, now time.T
 	}
 	e.complete = true
 	for _, c := range e.inOrder() {
+		e.verify(c)
 		e.evaluate(c, now)
+	}
+}
+
+// verify gives up a connection that was adopted while it was broken, now that
+// it shows to be one of another path: or else that path would never be made.
+func (e *Engine[P]) verify(c *ctrl[P]) {
+	if !c.guessed || !c.wanted || c.busy != None || e.devices[c.device].SrcAddr == "" {
+		return
+	}
+	name := c.device
+	c.guessed = false
+	if !e.index.Serves(name, c.tid, e.cfg.Kind, e.ifaces) {
+		e.detach(c)
+		e.notify(Event{Kind: OtherPath, TID: c.tid, Device: name})
 	}
 }
 
@@ -459,6 +476,7 @@ func (e *Engine[P]) attach(c *ctrl[P], name string, how EventKind) {
 	c.work = trial{}
 	c.workDue = e.cfg.Work
 	d := e.devices[name]
+	c.guessed = how == Adopted && d.SrcAddr == ""
 	d.holders = append(d.holders, c)
 	e.notify(Event{Kind: how, TID: c.tid, Device: name})
 }
@@ -467,7 +485,7 @@ func (e *Engine[P]) detach(c *ctrl[P]) {
 	if d := e.devices[c.device]; d != nil {
 		d.holders = slices.DeleteFunc(d.holders, func(h *ctrl[P]) bool { return h == c })
 	}
-	c.device = ""
+	c.device, c.guessed = "", false
 }
 
 // shared reports whether another controller that is wanted, or whose

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strconv"
 	"testing"
@@ -333,6 +334,43 @@ func TestSharedDevice(t *testing.T) {
 	s.unwant(bound)
 	s.settle()
 	s.expect(Disconnected)
+}
+
+// Of a connection that is broken nobody can tell which path it takes, so both
+// candidates take it over. When it is back, the wrong one gets its own.
+func TestPathIsSeenLater(t *testing.T) {
+	s := newSim(t, Config{})
+	s.e.SetIfaces(tid.NewIfaces([]tid.IfaceAddr{
+		{Iface: "eth0", Addr: netip.MustParseAddr("10.0.0.9")}, {Iface: "eth1", Addr: netip.MustParseAddr("10.1.0.9")},
+	}))
+	ids := []tid.TID{subsystem(1), subsystem(1)}
+	ids[0].HostIface, ids[1].HostIface = "eth0", "eth1"
+	d := existing(subsystem(1)) // made by hand, without an interface
+	s.devices["nvme0"] = d
+	s.pass()
+	s.want(ids[0])
+	s.want(ids[1])
+	s.settle()
+	s.expect(Adopted, Adopted)
+	s.pass()
+	s.settle()
+	s.expect() // still broken
+	d.SrcAddr = "10.0.0.9"
+	s.devices["nvme0"] = d
+	s.pass()
+	s.settle()
+	s.expect(OtherPath, Connected)
+	for i, want := range []string{"nvme0", "nvme1"} {
+		if st, _ := s.e.Status(ids[i]); st.Device != want {
+			t.Errorf("%v has %q, want %q", ids[i], st.Device, want)
+		}
+	}
+	// What has been seen once is not doubted when it breaks again.
+	d.SrcAddr = ""
+	s.devices["nvme0"] = d
+	s.pass()
+	s.settle()
+	s.expect()
 }
 
 func TestStaleObservation(t *testing.T) {

@@ -1,7 +1,10 @@
 package service
 
 // What tests look at from outside.
-var Backoff = backoff
+var (
+	Backoff  = backoff
+	Observed = observed
+)
 
 const (
 	RetryFirst = retryFirst

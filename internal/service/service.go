@@ -259,6 +259,8 @@ func (s *Service) notify(ev reconcile.Event) {
 		log.Info(name + " disconnected")
 	case reconcile.Released:
 		log.Info(name + " is no longer wanted, its connection stays")
+	case reconcile.OtherPath:
+		log.Info(name + " is not what this connection, which was broken, serves; connecting it by itself")
 	case reconcile.ConnectFailed, reconcile.DisconnectFailed, reconcile.WorkFailed:
 		// The first failure of a series tells; the others are in "ls".
 		level := slog.LevelDebug

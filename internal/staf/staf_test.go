@@ -308,6 +308,16 @@ func TestDictionaryKeys(t *testing.T) {
 		r.kernel.ClosePort(addr, "2")
 		r.conf = dc1 + dc2
 		r.start()
+		// Between two attempts to connect the one that refuses.
+		attempt := func(d stasbus.Dict) bool { return d["connect operation"] != "" }
+		for range 100 {
+			list, err := r.daemon.ListControllers(t.Context(), true)
+			if err != nil || !slices.ContainsFunc(list, attempt) {
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+		}
 		id := []string{"device", "host-iface", "host-nqn", "host-traddr", "subsysnqn", "traddr", "transport", "trsvcid"}
 		details := []string{
 			"cntrltype", "connect attempts", "connected", "dctype", "hostid", "hostnqn", "model", "origin", "retry connect timer", "serial",

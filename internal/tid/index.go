@@ -69,12 +69,15 @@ type entry struct {
 	number int
 	tid    TID
 	src    netip.Addr // invalid if not known
+	former bool       // src is from before the connection broke
 	host   netip.Addr // HostTrAddr, invalid if not given
 	keys   []bucketKey
 }
 
-// Put adds a controller, or replaces what was known of it.
+// Put adds a controller, or replaces what was known of it. Only the source
+// address of a connection is remembered while it reconnects.
 func (x *Index) Put(name string, c Existing) {
+	before := x.byName[name]
 	x.Delete(name)
 	if c.Leaving || c.Kind == Unknown {
 		return // nobody may use it
@@ -89,6 +92,9 @@ func (x *Index) Put(name string, c Existing) {
 		HostNQN:    c.HostNQN,
 	})}
 	e.src = sourceOf(c)
+	if !e.src.IsValid() && before != nil && before.tid == e.tid {
+		e.src, e.former = before.src, true
+	}
 	e.host, _ = parseIP(c.HostTrAddr)
 	key, ok := keyOf(e.tid, c.Kind)
 	if !ok {
@@ -138,6 +144,16 @@ func (x *Index) Find(candidate TID, kind Kind, ifaces Ifaces) (name string, ok b
 	return "", false
 }
 
+// Serves reports whether this controller is one that serves the candidate.
+func (x *Index) Serves(name string, candidate TID, kind Kind, ifaces Ifaces) bool {
+	for n := range x.Matches(candidate, kind, ifaces) {
+		if n == name {
+			return true
+		}
+	}
+	return false
+}
+
 // Matches yields all controllers of the kind that serve the candidate, lowest
 // number first. The candidate has to be in the spelling of [New].
 func (x *Index) Matches(candidate TID, kind Kind, ifaces Ifaces) iter.Seq[string] {
@@ -183,7 +199,10 @@ func keyOf(t TID, kind Kind) (k bucketKey, ok bool) {
 func (e *entry) fromHostSide(c TID, ifaces Ifaces) bool {
 	switch c.Transport {
 	case TCP:
-		return e.fromAddr(c, ifaces) && e.fromIface(c, ifaces)
+		// The kernel makes no second connection that is asked for in the same
+		// words (EALREADY), wherever the packets of the first one leave from.
+		same := c.HostTrAddr == e.tid.HostTrAddr && c.HostIface == e.tid.HostIface
+		return same || e.fromAddr(c, ifaces) && e.fromIface(c, ifaces)
 	case RDMA:
 		if c.HostTrAddr == "" {
 			return true
@@ -209,9 +228,10 @@ func (e *entry) fromAddr(c TID, ifaces Ifaces) bool {
 	if !ok {
 		return false
 	}
+	src := e.source(ifaces)
 	switch {
-	case e.src.IsValid():
-		return sameAddr(want, e.src)
+	case src.IsValid():
+		return sameAddr(want, src)
 	case e.host.IsValid():
 		return sameAddr(want, e.host)
 	case e.tid.HostIface != "":
@@ -224,17 +244,28 @@ func (e *entry) fromAddr(c TID, ifaces Ifaces) bool {
 // fromIface decides on the candidate's host-iface (tcp), with the same
 // witnesses as fromAddr.
 func (e *entry) fromIface(c TID, ifaces Ifaces) bool {
+	src := e.source(ifaces)
 	switch {
 	case c.HostIface == "":
 		return true
-	case e.src.IsValid():
-		return ifaces.Owner(e.src) == c.HostIface
+	case src.IsValid():
+		return ifaces.Owner(src) == c.HostIface
 	case e.tid.HostIface != "":
 		return e.tid.HostIface == c.HostIface
 	case e.host.IsValid():
 		return ifaces.Owner(e.host) == c.HostIface
 	}
 	return true
+}
+
+// source is the address that the connection comes from. While it reconnects,
+// that is the one it came from before, if the host still has it: a candidate
+// for another path must not take a connection over just because it is broken.
+func (e *entry) source(ifaces Ifaces) netip.Addr {
+	if e.former && ifaces.Owner(e.src) == "" {
+		return netip.Addr{}
+	}
+	return e.src
 }
 
 // sourceOf is the address that the connection really comes from. The kernel

@@ -173,11 +173,13 @@ func TestFind(t *testing.T) {
 		{side{"10.0.0.9", ""}, side{}, "10.0.0.9", true},
 		{side{"10.0.0.9", ""}, side{}, "::ffff:10.0.0.9", true},
 		{side{"10.0.0.9", ""}, side{}, "10.0.0.10", false},
-		{side{"10.0.0.9", ""}, side{"10.0.0.9", ""}, "10.0.0.10", false}, // truth wins over the wish
-		{side{"me", ""}, side{}, "10.0.0.9", false},                      // defect 22
+		{side{"10.0.0.9", ""}, side{"10.0.0.9", "eth0"}, "10.0.0.10", false}, // truth wins over the wish
+		{side{"10.0.0.9", ""}, side{"10.0.0.9", ""}, "10.0.0.10", true},      // but the kernel would make no other
+		{side{"me", ""}, side{}, "10.0.0.9", false},                          // defect 22
 		{side{"", "eth0"}, side{}, "10.0.0.10", true},
 		{side{"", "eth0"}, side{}, "10.1.0.9", false},
-		{side{"", "eth0"}, side{"", "eth0"}, "10.9.9.9", false}, // nobody's address
+		{side{"", "eth0"}, side{}, "10.9.9.9", false},          // nobody's address
+		{side{"", "eth0"}, side{"", "eth0"}, "10.9.9.9", true}, // such as one of lo, with an eth0 that has none
 		{side{"10.0.0.9", "eth0"}, side{}, "10.0.0.9", true},
 		{side{"10.0.0.9", "eth1"}, side{}, "10.0.0.9", false},
 		{side{"10.0.0.10", "eth0"}, side{}, "10.0.0.9", false},
@@ -300,6 +302,46 @@ func TestIndexChanges(t *testing.T) {
 	}
 }
 
+// A candidate for another path does not take over a connection whose source is
+// not to be seen because it is broken.
+func TestSourceWhileReconnecting(t *testing.T) {
+	e := Existing{Transport: "tcp", TrAddr: "10.0.0.1", TrSvcID: "4420", SubsysNQN: subsys, HostNQN: host, Kind: IO, SrcAddr: "10.0.0.9"}
+	broken := e
+	broken.SrcAddr = ""
+	candidate := func(iface string) TID {
+		return New(TID{Transport: "tcp", TrAddr: "10.0.0.1", TrSvcID: "4420", SubsysNQN: subsys, HostNQN: host, HostIface: iface})
+	}
+	var x Index
+	check := func(step string, ifaces Ifaces, eth0, eth1 bool) {
+		t.Helper()
+		for iface, want := range map[string]bool{"eth0": eth0, "eth1": eth1} {
+			if _, got := x.Find(candidate(iface), IO, ifaces); got != want {
+				t.Errorf("%s: %s matches: %v", step, iface, got)
+			}
+		}
+	}
+	x.Put("nvme1", e)
+	check("live", ifaces, true, false)
+	x.Put("nvme1", broken)
+	check("reconnecting", ifaces, true, false)
+	x.Put("nvme1", broken)
+	check("still reconnecting", ifaces, true, false)
+	check("the host has that address no longer", Ifaces{}, true, true)
+	e.SrcAddr = "10.1.0.9"
+	x.Put("nvme1", e)
+	check("another way", ifaces, false, true)
+	x.Put("nvme1", broken)
+	other := broken
+	other.TrSvcID = "4421"
+	x.Put("nvme1", other)
+	x.Put("nvme1", broken)
+	check("another connection has had the number", ifaces, true, true)
+	x.Put("nvme1", e)
+	x.Delete("nvme1")
+	x.Put("nvme1", broken)
+	check("it has been away", ifaces, true, true)
+}
+
 func TestFindDoesNotAllocateOrScan(t *testing.T) {
 	x, last := filled(1000)
 	if n := testing.AllocsPerRun(100, func() { x.Find(last, IO, ifaces) }); n > 4 {
@@ -313,7 +355,7 @@ func TestFindDoesNotAllocateOrScan(t *testing.T) {
 }
 
 func BenchmarkFind(b *testing.B) {
-	for _, n := range []int{1_000, 10_000} {
+	for _, n := range []int{10, 1_000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			x, last := filled(n)
 			b.ReportAllocs()
@@ -333,7 +375,7 @@ func filled(n int) (*Index, TID) {
 	var last TID
 	for i := range n {
 		nqn := fmt.Sprintf("%s-%d", subsys, i)
-		addr := fmt.Sprintf("10.0.%d.%d", i%16, 1+i%200)
+		addr := fmt.Sprintf("10.0.%d.%d", i%16, 1+i%200) // many at each
 		x.Put(fmt.Sprintf("nvme%d", i), Existing{
 			Transport: "tcp", TrAddr: addr, TrSvcID: "4420", SrcAddr: "10.0.0.9",
 			SubsysNQN: nqn, HostNQN: host, Kind: IO,

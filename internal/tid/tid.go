@@ -40,8 +40,9 @@ type TID struct {
 }
 
 // New brings the fields into their one spelling: addresses as netip prints
-// them, IPv4 never dressed up as IPv6, ports without leading zeros and filled
-// in where the transport has a default. It changes nothing that it does not
+// them, IPv4 never dressed up as IPv6, zones only where they mean something,
+// Fibre Channel names as the kernel announces them, ports without leading zeros
+// and filled in where the transport has a default. It changes nothing that it does not
 // understand; [TID.Validate] says what that is. NQNs stay as they are, since
 // kernel and targets compare them byte by byte.
 func New(fields TID) TID {
@@ -59,12 +60,32 @@ func canonicalAddr(transport, addr string) string {
 		if ip, ok := parseIP(addr); ok {
 			return ip.String()
 		}
+	case FC:
+		return canonicalFC(addr)
 	case Loop:
 		// A free text that the kernel compares with its ports as it stands.
 		return addr
 	}
 	return strings.ToLower(addr)
 }
+
+// canonicalFC brings the two forms that the kernel reads, with and without
+// "0x" (drivers/nvme/host/fc.c, nvme_fc_parse_traddr), into the one that it
+// announces ports with: "nn-0x" 16 digits ":pn-0x" 16 digits.
+func canonicalFC(addr string) string {
+	addr = strings.ToLower(addr)
+	const digits = 16 // of a world wide name
+	if m := len("nn-") + digits; len(addr) == 2*m+1 && addr[m] == ':' {
+		node, isNode := strings.CutPrefix(addr[:m], "nn-")
+		port, isPort := strings.CutPrefix(addr[m+1:], "pn-")
+		if isNode && isPort && isHex(node) && isHex(port) {
+			return "nn-0x" + node + ":pn-0x" + port
+		}
+	}
+	return addr
+}
+
+func isHex(s string) bool { return strings.Trim(s, "0123456789abcdef") == "" }
 
 func canonicalPort(transport, port string) string {
 	switch {
@@ -94,9 +115,14 @@ func CanonicalPort(port string) string {
 	return "0"
 }
 
+// parseIP drops what makes no difference to the kernel: it looks at the zone of
+// a link-local address only (net/core/utils.c, inet6_pton).
 func parseIP(s string) (netip.Addr, bool) {
 	ip, err := netip.ParseAddr(s)
-	return ip.Unmap(), err == nil
+	if ip = ip.Unmap(); !ip.IsLinkLocalUnicast() {
+		ip = ip.WithZone("")
+	}
+	return ip, err == nil
 }
 
 // String is the form for people: "(tcp, 10.0.0.1, 8009, nqn…, eth0, 10.0.0.9)".

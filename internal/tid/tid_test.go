@@ -47,6 +47,11 @@ func TestNew(t *testing.T) {
 			TID{Transport: "tcp", TrAddr: "fe80::1%Eth0", TrSvcID: "1"},
 		},
 		{
+			"zone without meaning",
+			TID{Transport: "tcp", TrAddr: "2001:db8::1%eth0", TrSvcID: "1", HostTrAddr: "2001:db8::2%3"},
+			TID{Transport: "tcp", TrAddr: "2001:db8::1", TrSvcID: "1", HostTrAddr: "2001:db8::2"},
+		},
+		{
 			"host name",
 			TID{Transport: "tcp", TrAddr: "Array.Example.ORG", TrSvcID: "1"},
 			TID{Transport: "tcp", TrAddr: "array.example.org", TrSvcID: "1"},
@@ -55,6 +60,16 @@ func TestNew(t *testing.T) {
 			"fc has no port",
 			TID{Transport: "fc", TrAddr: "nn-0x2000ABCD:pn-0x10", TrSvcID: "none", HostTrAddr: "NN-0x1:pn-0xA"},
 			TID{Transport: "fc", TrAddr: "nn-0x2000abcd:pn-0x10", HostTrAddr: "nn-0x1:pn-0xa"},
+		},
+		{
+			"fc names, short form",
+			TID{Transport: "FC", TrAddr: "NN-2000ABCD00000001:PN-1000abcd00000002", HostTrAddr: "nn-0x2000ABCD00000003:pn-0x1000ABCD00000004"},
+			TID{Transport: "fc", TrAddr: "nn-0x2000abcd00000001:pn-0x1000abcd00000002", HostTrAddr: "nn-0x2000abcd00000003:pn-0x1000abcd00000004"},
+		},
+		{
+			"fc names that are none",
+			TID{Transport: "fc", TrAddr: "nn-2000abcd0000000g:pn-1000abcd00000002", HostTrAddr: "pn-2000abcd00000003:nn-1000abcd00000004"},
+			TID{Transport: "fc", TrAddr: "nn-2000abcd0000000g:pn-1000abcd00000002", HostTrAddr: "pn-2000abcd00000003:nn-1000abcd00000004"},
 		},
 		{
 			"loop is text to the kernel",

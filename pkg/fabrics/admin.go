@@ -12,7 +12,9 @@ import (
 )
 
 // ioctlAdmin is NVME_IOCTL_ADMIN_CMD, _IOWR('N', 0x41, struct nvme_passthru_cmd)
-// (include/uapi/linux/nvme_ioctl.h).
+// (include/uapi/linux/nvme_ioctl.h). It is the same everywhere: PowerPC, MIPS
+// and others have three bits for the direction in place of two, and other values
+// for reading and writing, but both together make the same number.
 const ioctlAdmin = 0xc0484e41
 
 // AdminCmd is struct nvme_passthru_cmd. The pointers in it are for Do to fill.

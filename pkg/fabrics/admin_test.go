@@ -20,7 +20,10 @@ func TestAdminCmdLayout(t *testing.T) {
 		got, want uintptr
 	}{
 		{"size", unsafe.Sizeof(c), 72},
-		{"size in the ioctl number", ioctlAdmin >> 16 & 0x3fff, 72},
+		{"size in the ioctl number", ioctlAdmin >> 16 & 0x1fff, 72},
+		// Architectures differ in how they write the direction, but not in how
+		// they write "both": it is that of any other ioctl that does both.
+		{"direction in the ioctl number", ioctlAdmin >> 29, unix.FIDEDUPERANGE >> 29},
 		{"opcode", unsafe.Offsetof(c.Opcode), 0},
 		{"flags", unsafe.Offsetof(c.Flags), 1},
 		{"nsid", unsafe.Offsetof(c.NSID), 4},
@@ -41,6 +44,10 @@ func TestAdminCmdLayout(t *testing.T) {
 	}
 }
 
+// noIoctl recognizes the answer of a file that has no ioctl, and that of the
+// emulator of "make cross", which knows none of NVMe.
+func noIoctl(err error) bool { return errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.ENOSYS) }
+
 func TestAdmin(t *testing.T) {
 	if _, err := OpenAdmin(filepath.Join(t.TempDir(), "nvme0")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v", err)
@@ -50,13 +57,13 @@ func TestAdmin(t *testing.T) {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 20)
-	if err := a.GetLogPage(nvme.LogDiscovery, 0, false, 0, buf); !errors.Is(err, unix.ENOTTY) {
+	if err := a.GetLogPage(nvme.LogDiscovery, 0, false, 0, buf); !noIoctl(err) {
 		t.Errorf("%v", err)
 	}
-	if err := a.GetLogPage(nvme.LogDiscovery, 0, false, 1, buf); err == nil || errors.Is(err, unix.ENOTTY) {
+	if err := a.GetLogPage(nvme.LogDiscovery, 0, false, 1, buf); err == nil || noIoctl(err) {
 		t.Errorf("odd offset: %v", err)
 	}
-	if err := a.Do(&AdminCmd{}, nil); !errors.Is(err, unix.ENOTTY) {
+	if err := a.Do(&AdminCmd{}, nil); !noIoctl(err) {
 		t.Errorf("%v", err)
 	}
 	if err := a.Close(); err != nil {

@@ -341,7 +341,8 @@ func list[T any](control *form, off int, kind string, size int, all *[]T, layout
 		return
 	}
 	*all = []T{}
-	at, stride, count := int(le.Uint32(control.b[off:])), int(le.Uint16(control.b[off+4:])), int(control.b[off+7])
+	at := int64(le.Uint32(control.b[off:])) // an int may be too small
+	stride, count := int(le.Uint16(control.b[off+4:])), int(control.b[off+7])
 	if count == 0 {
 		return
 	}
@@ -349,14 +350,14 @@ func list[T any](control *form, off int, kind string, size int, all *[]T, layout
 		control.problem(kind+" list", "has entries of %d bytes, want %d", stride, size)
 		return
 	}
-	if fit := max(0, len(c.raw)-at) / stride; at < sizeHeader+sizeControl || fit < count {
+	if fit := int(max(0, int64(len(c.raw))-at)) / stride; at < sizeHeader+sizeControl || fit < count {
 		control.problem(kind+" list", "%d entries of %d bytes at %#x are not all in the table", count, stride, at)
 		if count = fit; at < sizeHeader+sizeControl {
 			return
 		}
 	}
 	for i := range count {
-		f := &form{codec: c, b: c.raw[at+i*stride:][:stride], kind: kind, index: i + 1}
+		f := &form{codec: c, b: c.raw[int(at)+i*stride:][:stride], kind: kind, index: i + 1}
 		before := len(c.problems)
 		var d T
 		if layout(f, &d); !f.ignored {

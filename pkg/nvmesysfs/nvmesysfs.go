@@ -165,6 +165,11 @@ func (f *FS) Read(name string) (Controller, error) {
 			return Controller{Name: name}, err
 		}
 	}
+	for _, nqn := range []*string{&c.SubsysNQN, &c.HostNQN} {
+		if isNone(*nqn) {
+			*nqn = ""
+		}
+	}
 	if state == "" {
 		// Every kernel has "state": without it the controller has just gone.
 		return Controller{Name: name}, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
@@ -172,7 +177,26 @@ func (f *FS) Read(name string) (Controller, error) {
 	c.State = State(state)
 	c.parseAddress(address)
 	c.Kind = c.kind()
+	if c.CntrlType == "" && c.Kind == IO {
+		if c.Kind, err = dir.kindByQueues(c.State); err != nil {
+			return Controller{Name: name}, err
+		}
+	}
 	return c, nil
+}
+
+// kindByQueues tells the kind on kernels that do not name it (before 5.18): a
+// discovery controller with a name of its own has the admin queue and no other.
+// So has, for a moment, an I/O controller that is being connected.
+func (d controllerDir) kindByQueues(state State) (Kind, error) {
+	queues, err := d.attr("queue_count")
+	switch {
+	case errors.Is(err, ErrNoAttr), err == nil && queues != "1":
+		return IO, nil // the usual case, by far
+	case err == nil && state == Live:
+		return Discovery, nil
+	}
+	return Unknown, err
 }
 
 // Kind tells the kind of a controller if the kernel says it plainly, and
@@ -398,7 +422,7 @@ func goneIsFine(err error) error {
 func (c *Controller) parseAddress(address string) {
 	for field := range strings.SplitSeq(address, ",") {
 		key, value, ok := strings.Cut(strings.TrimSpace(field), "=")
-		if !ok || value == "none" {
+		if !ok || isNone(value) {
 			continue
 		}
 		switch key {
@@ -415,6 +439,9 @@ func (c *Controller) parseAddress(address string) {
 		}
 	}
 }
+
+// isNone recognizes how kernels and tools write that there is nothing.
+func isNone(value string) bool { return strings.EqualFold(value, "none") }
 
 func kindOf(cntrltype string) Kind {
 	switch cntrltype {
@@ -439,9 +466,9 @@ func (c *Controller) kind() Kind {
 	case c.SubsysNQN == "":
 		return Unknown
 	case c.CntrlType == "" || c.State == Live:
-		// The kernel is too old to say, or the controller: before NVMe 1.4 none
-		// reports its type ("reserved"), and the kernel accepts no such one as
-		// discovery controller with a name of its own.
+		// The kernel is too old to say (see kindByQueues), or the controller:
+		// before NVMe 1.4 none reports its type ("reserved"), and the kernel
+		// accepts no such one as discovery controller with a name of its own.
 		return IO
 	}
 	return Unknown // "reserved" until Identify is over

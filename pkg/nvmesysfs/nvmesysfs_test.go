@@ -150,6 +150,26 @@ func TestRead(t *testing.T) {
 			"old kernel, being connected", with(map[string]string{"cntrltype": "-", "dctype": "-", "subsysnqn": "(efault)"}),
 			func(c *Controller) { c.CntrlType, c.DCType, c.SubsysNQN, c.Kind = "", "", "", Unknown },
 		},
+		{
+			"discovery controller with a name of its own on an old kernel",
+			with(map[string]string{"cntrltype": "-", "dctype": "-", "queue_count": "1"}),
+			func(c *Controller) { c.CntrlType, c.DCType, c.Kind = "", "", Discovery },
+		},
+		{
+			"old kernel, queues", with(map[string]string{"cntrltype": "-", "dctype": "-", "queue_count": "5", "state": "connecting"}),
+			func(c *Controller) { c.CntrlType, c.DCType, c.State = "", "", Connecting },
+		},
+		{
+			"old kernel, no queues yet", with(map[string]string{"cntrltype": "-", "dctype": "-", "queue_count": "1", "state": "connecting"}),
+			func(c *Controller) { c.CntrlType, c.DCType, c.State, c.Kind = "", "", Connecting, Unknown },
+		},
+		{"new kernel, one queue", with(map[string]string{"queue_count": "1"}), func(*Controller) {}},
+		{
+			"none in any case", with(map[string]string{"subsysnqn": "None", "hostnqn": "NONE", "address": "traddr=192.0.2.1,trsvcid=4420,host_iface=None"}),
+			func(c *Controller) {
+				c.SubsysNQN, c.HostNQN, c.HostTrAddr, c.HostIface, c.SrcAddr = "", "", "", "", ""
+			},
+		},
 		{"longest NQN", with(map[string]string{"subsysnqn": longNQN}), func(c *Controller) { c.SubsysNQN = longNQN }},
 		{
 			"IPv6 with scope", with(map[string]string{"address": "traddr=fe80::1%eth0,trsvcid=8009,src_addr=fe80::2%eth0"}),

@@ -29,8 +29,8 @@ func subsystemFilter() []unix.SockFilter {
 		load(offMagic),
 		skipUnless(udevMagic, 0, 4), // the parser complains of what is no message
 		load(offSubsystemHash),
-		skipUnless(murmur2("nvme"), 2, 0),
-		skipUnless(murmur2("fc"), 1, 0),
+		skipUnless(murmur2("nvme", binary.NativeEndian), 2, 0),
+		skipUnless(murmur2("fc", binary.NativeEndian), 1, 0),
 		end(drop),
 		end(accept),
 	}
@@ -43,13 +43,14 @@ func attachFilter(fd int) error {
 }
 
 // murmur2 is the hash that udev puts into its messages: MurmurHash2 with seed
-// 0 (systemd, string-hash32 in device-monitor.c).
-func murmur2(s string) uint32 {
+// 0 (systemd, string_hash32 in device-monitor.c), which reads four bytes at a
+// time in the order of the machine, so that each kind of machine has its own.
+func murmur2(s string, order binary.ByteOrder) uint32 {
 	const m, r = 0x5bd1e995, 24
 	h := uint32(len(s))
 	b := []byte(s)
 	for ; len(b) >= 4; b = b[4:] {
-		k := binary.LittleEndian.Uint32(b) * m
+		k := order.Uint32(b) * m
 		k ^= k >> r
 		h = h*m ^ k*m
 	}

@@ -1,6 +1,9 @@
 package uevent
 
-import "testing"
+import (
+	"encoding/binary"
+	"testing"
+)
 
 func TestMurmur2(t *testing.T) {
 	// From the headers of messages that udevd 257 sent, of all lengths modulo 4.
@@ -8,8 +11,14 @@ func TestMurmur2(t *testing.T) {
 		"vc": 0xf4ba3c14, "bdi": 0x2a1884a1, "leds": 0x2903c6c3, "block": 0xf0031db7,
 		"module": 0x38e3a30f, "nvme-fabrics": 0xef0ce027, "container": 0xd2392310,
 	} {
-		if got := murmur2(s); got != want {
+		if got := murmur2(s, binary.LittleEndian); got != want {
 			t.Errorf("%s: %#x, want %#x", s, got, want)
+		}
+	}
+	// What the same algorithm gives elsewhere, by another implementation of it.
+	for s, want := range map[string]uint32{"nvme": 0x6fadb5d7, "fc": 0xcde03431, "block": 0xf272d586, "nvme-fabrics": 0xbb0bc97c} {
+		if got := murmur2(s, binary.BigEndian); got != want {
+			t.Errorf("%s, big endian: %#x, want %#x", s, got, want)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -27,7 +28,7 @@ func udevMessage(variables ...string) []byte {
 	binary.NativeEndian.PutUint32(b[offPropsLen:], uint32(len(props)))
 	for _, v := range variables {
 		if subsystem, ok := strings.CutPrefix(v, "SUBSYSTEM="); ok {
-			binary.BigEndian.PutUint32(b[offSubsystemHash:], murmur2(subsystem))
+			binary.BigEndian.PutUint32(b[offSubsystemHash:], murmur2(subsystem, binary.NativeEndian))
 		}
 	}
 	return append(b, props...)
@@ -45,6 +46,12 @@ func kernelMessage(title string, variables ...string) []byte {
 func patched(b []byte, off int, v uint32) []byte {
 	b = bytes.Clone(b)
 	binary.NativeEndian.PutUint32(b[off:], v)
+	return b
+}
+
+func swapped(b []byte, off int) []byte {
+	b = bytes.Clone(b)
+	slices.Reverse(b[off : off+4])
 	return b
 }
 
@@ -90,7 +97,7 @@ func TestParseHostile(t *testing.T) {
 		"header less one byte":     good[:udevHeader-1],
 		"header alone":             good[:udevHeader],
 		"another prefix":           append([]byte("libuser\x00"), good[8:]...),
-		"magic in the wrong order": patched(good, offMagic, 0xfeedcafe),
+		"magic in the wrong order": swapped(good, offMagic),
 		"magic 0":                  patched(good, offMagic, 0),
 		"small header":             patched(good, offHeaderSize, 8),
 		"huge header":              patched(good, offHeaderSize, 1<<32-1),
