@@ -27,8 +27,9 @@ func RunAll(t *testing.T, cases []Case, world func(t *testing.T, run func(World)
 
 // Ports that the cases use.
 var (
-	portA = Port{ID: 1, Addr: "127.0.0.1", Svc: 8009}
-	portB = Port{ID: 2, Addr: "127.0.0.1", Svc: 8010}
+	portA  = Port{ID: 1, Addr: "127.0.0.1", Svc: 8009}
+	portB  = Port{ID: 2, Addr: "127.0.0.1", Svc: 8010}
+	portV6 = Port{ID: 3, Addr: "::1", Svc: 8009}
 )
 
 // soon is how long what should happen at once may take: the guest is slow.

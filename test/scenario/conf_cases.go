@@ -54,8 +54,8 @@ func includeAndExclude(w World) {
 	eventually(w, soon, "all are excluded", onlyThese(w))
 }
 
-// attr compares an attribute of the I/O controller of a subsystem.
-func attr(w World, subsystem, attribute, want string) {
+// expectAttribute compares an attribute of the I/O controller of a subsystem.
+func expectAttribute(w World, subsystem, attribute, want string) {
 	w.Helper()
 	for _, c := range w.Controllers() {
 		if c.Kind != nvmesysfs.IO || c.SubsysNQN != subsystem {
@@ -85,7 +85,7 @@ func subsystemParameters(w World) {
 		{"ctrl_loss_tmo": "400", "reconnect_delay": "4", "fast_io_fail_tmo": "off"}, // by its own line
 	} {
 		for attribute, value := range want {
-			attr(w, nqn(i), attribute, value)
+			expectAttribute(w, nqn(i), attribute, value)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -224,35 +225,44 @@ func (g *Guest) Sleep(d time.Duration) { time.Sleep(d) }
 // namespaceName is the block device of a namespace, not of a path to it.
 var namespaceName = regexp.MustCompile(`^nvme\d+n\d+$`)
 
-// BlockDevice returns the device of a connected subsystem's namespace, for
-// which it waits a little: it appears after the controller is live.
+// BlockDevice returns the device of a connected subsystem's first namespace,
+// for which it waits a little: it appears after the controller is live.
 func (g *Guest) BlockDevice(nqn string) string {
 	g.Helper()
 	const limit = 10 * time.Second
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		subsystems, err := filepath.Glob("/sys/class/nvme-subsystem/*")
-		if err != nil {
-			g.Fatal(err)
-		}
-		for _, dir := range subsystems {
-			text, err := os.ReadFile(filepath.Join(dir, "subsysnqn"))
-			if err != nil || strings.TrimSpace(string(text)) != nqn {
-				continue // another one, or one that is going
-			}
-			entries, err := os.ReadDir(dir)
-			if err != nil {
-				continue
-			}
-			for _, e := range entries {
-				device := "/dev/" + e.Name()
-				if _, err := os.Stat(device); err == nil && namespaceName.MatchString(e.Name()) {
-					return device
-				}
-			}
+		if all := g.BlockDevices(nqn); len(all) > 0 {
+			return all[0]
 		}
 	}
 	g.Fatalf("%s has no block device after %v", nqn, limit)
 	return ""
+}
+
+// BlockDevices returns the devices of a connected subsystem's namespaces, by
+// name. They are the subsystem's, or with a single path the controller's.
+func (g *Guest) BlockDevices(nqn string) []string {
+	g.Helper()
+	var devices []string
+	for _, pattern := range []string{"nvme*n*", "nvme*/nvme*n*"} {
+		found, err := filepath.Glob("/sys/class/nvme-subsystem/*/" + pattern)
+		if err != nil {
+			g.Fatal(err)
+		}
+		for _, name := range found {
+			subsystem := strings.Split(name, "/")[4]
+			text, err := os.ReadFile(filepath.Join("/sys/class/nvme-subsystem", subsystem, "subsysnqn"))
+			device := "/dev/" + filepath.Base(name)
+			if err != nil || strings.TrimSpace(string(text)) != nqn || !namespaceName.MatchString(filepath.Base(name)) {
+				continue // another one, or one that is going
+			}
+			if _, err := os.Stat(device); err == nil {
+				devices = append(devices, device)
+			}
+		}
+	}
+	slices.Sort(devices)
+	return slices.Compact(devices)
 }
 
 // Background starts a command; wait returns its output when it has ended, and
@@ -353,8 +363,8 @@ func (g *Guest) clean() {
 func (g *Guest) endDaemons() {
 	g.Helper()
 	for _, d := range []Daemon{Stafd, Stacd} {
-		load := run(g, "systemctl", "show", "--property=LoadState", "--value", string(d))
-		if strings.TrimSpace(load) != "loaded" {
+		state := run(g, "systemctl", "show", "--property=LoadState,ActiveState", string(d))
+		if !strings.Contains(state, "LoadState=loaded\n") || strings.Contains(state, "ActiveState=inactive\n") {
 			continue
 		}
 		// With the stop already ordered, the kill brings no restart.

@@ -4,14 +4,15 @@ package scenario
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nvme-stas/stas/pkg/nvme"
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
 
@@ -29,7 +30,6 @@ func TestGuestTarget(t *testing.T) {
 	if !InGuest() {
 		t.Skip("go run ./test/vm test runs this in a guest")
 	}
-	portV6 := Port{ID: 3, Addr: "::1", Svc: 8009}
 	portAdded := Port{ID: 4, Addr: "fd00:5741::1", Svc: 8009}
 
 	t.Run("EmptyPort", func(t *testing.T) {
@@ -123,8 +123,7 @@ func TestGuestTarget(t *testing.T) {
 func discover(g *Guest, p Port) []string {
 	g.Helper()
 	var all []string
-	for line := range strings.Lines(run(g, "nvme", "discover", "--transport=tcp",
-		"--traddr="+p.Addr, "--trsvcid="+strconv.Itoa(p.Svc))) {
+	for line := range strings.Lines(run(g, "nvme", append([]string{"discover"}, portArgs(p)...)...)) {
 		nqn, ok := strings.CutPrefix(line, "subnqn:")
 		if nqn = strings.TrimSpace(nqn); ok && !strings.Contains(nqn, "discovery") {
 			all = append(all, nqn)
@@ -134,49 +133,70 @@ func discover(g *Guest, p Port) []string {
 	return all
 }
 
-// connect writes to the kernel what a connect consists of.
-func connect(g *Guest, p Port, nqn string, more string) {
+// connect connects; the controller's name comes back.
+func connect(g *Guest, p Port, nqn string, more string) string {
 	g.Helper()
-	hostnqn, err := os.ReadFile("/etc/nvme/hostnqn")
+	name, err := tryConnect(g, p, nqn, more)
 	if err != nil {
 		g.Fatal(err)
 	}
-	hostid, err := os.ReadFile("/etc/nvme/hostid")
+	return name
+}
+
+// tryConnect writes to the kernel what a connect consists of. The host is that
+// of /etc/nvme unless more names another.
+func tryConnect(g *Guest, p Port, nqn string, more string) (name string, err error) {
+	g.Helper()
+	options := fmt.Sprintf("nqn=%s,transport=tcp,traddr=%s,trsvcid=%d,reconnect_delay=1%s", nqn, p.Addr, p.Svc, more)
+	for _, part := range []string{"hostnqn", "hostid"} {
+		text, err := os.ReadFile("/etc/nvme/" + part)
+		if err != nil {
+			g.Fatal(err)
+		}
+		if !strings.Contains(more, ","+part+"=") {
+			options += "," + part + "=" + strings.TrimSpace(string(text))
+		}
+	}
+	f, err := os.OpenFile("/dev/nvme-fabrics", os.O_RDWR, 0)
 	if err != nil {
 		g.Fatal(err)
 	}
-	writeFile(g, "/dev/nvme-fabrics", fmt.Sprintf(
-		"nqn=%s,transport=tcp,traddr=%s,trsvcid=%d,hostnqn=%s,hostid=%s,reconnect_delay=1%s", nqn, p.Addr, p.Svc,
-		strings.TrimSpace(string(hostnqn)), strings.TrimSpace(string(hostid)), more))
+	defer f.Close()
+	if _, err := f.WriteString(options); err != nil {
+		return "", err
+	}
+	answer, err := io.ReadAll(f)
+	if err != nil {
+		g.Fatal(err)
+	}
+	var instance int
+	if _, err := fmt.Sscanf(string(answer), "instance=%d,", &instance); err != nil {
+		g.Fatalf("the kernel answers a connect by %q: %v", answer, err)
+	}
+	return fmt.Sprintf("nvme%d", instance), nil
 }
 
-func connectDC(g *Guest, p Port) {
+func connectDC(g *Guest, p Port) string {
 	g.Helper()
-	connect(g, p, "nqn.2014-08.org.nvmexpress.discovery", ",keep_alive_tmo=30")
+	return connect(g, p, nvme.WellKnownDiscoveryNQN, ",keep_alive_tmo=30")
 }
 
-func connectIOC(g *Guest, p Port, nqn string) {
+func connectIOC(g *Guest, p Port, nqn string) string {
 	g.Helper()
-	connect(g, p, nqn, "")
+	return connect(g, p, nqn, "")
 }
 
 // watchAENs begins to listen for changes of a discovery log; seen complains
 // until the kernel has told of one.
 func watchAENs(g *Guest) (seen func() string) {
 	g.Helper()
-	file := filepath.Join(g.TempDir(), "events")
-	g.Background("sh", "-c", "exec udevadm monitor --kernel --property --subsystem-match=nvme >"+file)
-	contains := func(text string) func() string {
-		return func() string {
-			events, _ := os.ReadFile(file) // not there before the shell has made it
-			if !strings.Contains(string(events), text) {
-				return "no " + text
-			}
-			return ""
+	events := watchUevents(g)
+	return func() string {
+		if events.count(aen) == 0 {
+			return "no " + aen
 		}
+		return ""
 	}
-	eventually(g, soon, "udevadm monitor starts", contains("KERNEL - "))
-	return contains("NVME_AEN=0x70f002")
 }
 
 // TestGuestUnits has systemd check the units, of which older releases know
