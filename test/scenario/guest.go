@@ -337,7 +337,7 @@ func (g *Guest) clean() {
 // none is installed has none to stop.
 func (g *Guest) endDaemons() {
 	g.Helper()
-	for _, d := range []Daemon{Stafd, Stacd} {
+	for _, d := range guestDaemons {
 		load := run(g, "systemctl", "show", "--property=LoadState", "--value", string(d))
 		if strings.TrimSpace(load) != "loaded" {
 			continue

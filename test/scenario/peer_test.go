@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -71,44 +70,46 @@ func (c call) in(s side) []string {
 // peerHostNQN is in /etc/nvme/hostnqn of the guest.
 const peerHostNQN = "nqn.2014-08.org.nvmexpress:uuid:73746173-766d-4000-8000-000000000001"
 
-// shows are the calls that show something of the daemons.
+// shows are the calls that show all there is.
 var shows = []call{
 	{"stafctl", "status"},
 	{"stafctl", "ls"},
 	{"stafctl", "ls", "-d"},
-	{"stafctl", "ls", "--detailed"},
 	{"stafctl", "adlp"},
 	{"stafctl", "adlp", "-d"},
-	{"stafctl", "adlp", "--detailed"},
 	{"stafctl", "dlp", "-a", "127.0.0.1", "-s", "8009"},
+	{"stacctl", "status"},
+	{"stacctl", "ls"},
+	{"stacctl", "ls", "-d"},
+}
+
+// others are the calls with all other options, those that set something, and
+// mistaken ones.
+var others = []call{
+	{"stafctl", "ls", "--detailed"},
+	{"stafctl", "ls", "--det"}, // a long option may be cut short
+	{"stafctl", "adlp", "--detailed"},
 	{"stafctl", "dlp", "-t", "tcp", "-a127.0.0.1", "-s8009", "-w", "", "-f", "", "-q", peerHostNQN, "-n", nvme.WellKnownDiscoveryNQN},
 	{
 		"stafctl", "dlp", "--transport=tcp", "--traddr=127.0.0.1", "--trsvcid", "8009", "--host-traddr=", "--host-iface=",
 		"--host-nqn", peerHostNQN, "--nqn", nvme.WellKnownDiscoveryNQN,
 	},
+	{"stafctl", "dlp", "--trad", "127.0.0.1", "--trsv", "8009"},
 	{"stafctl", "dlp", "-a", "127.0.0.1", "-s", ""}, // the default port, 8009
 	{"stafctl", "dlp", "-a", "127.0.0.1", "-s", "1"},
 	{"stafctl", "dlp", "-a", "127.0.0.1", "-s", "8009", "-t", "rdma"},
 	{"stafctl", "dlp", "-a", "127.0.0.1", "-s", "8009", "-f", "lo"},
+	{"stafctl", "dlp", "-a", "127.0.0.1", "-s", "8010", "-f", "lo"},
 	{"stafctl", "dlp", "-a", "127.0.0.1", "-s", "8009", "-w", "127.0.0.1"},
 	{"stafctl", "dlp", "-a", "127.0.0.1", "-s", "8009", "-q", "nqn.2014-08.org.example:another"},
 	{"stafctl", "dlp", "-a", "127.0.0.1", "-s", "8009", "-n", nqn(0)},
-	{"stacctl", "status"},
-	{"stacctl", "ls"},
-	{"stacctl", "ls", "-d"},
 	{"stacctl", "ls", "--detailed"},
-}
-
-// others are the calls that set something, or are mistaken.
-var others = []call{
 	{"stafctl", "tron"},
 	{"stafctl", "status"},
 	{"stafctl", "troff"},
 	{"stacctl", "tron"},
 	{"stacctl", "status"},
 	{"stacctl", "troff"},
-	{"stafctl", "ls", "--det"}, // what is left of a long option is guessed
-	{"stafctl", "dlp", "--trad", "127.0.0.1", "--trsv", "8009"},
 	{"stafctl", "dlp"},
 	{"stafctl", "dlp", "-a", "127.0.0.1"},
 	{"stafctl", "dlp", "-a", "127.0.0.1", "-s", "8009", "-t", "pcie"},
@@ -168,19 +169,20 @@ func (s side) ask(g *Guest, calls []call) []said {
 type peerState struct {
 	name string
 	come func(g *Guest, s side) // into the state
+	more []call                 // besides shows
 }
 
 var peerStates = []peerState{
-	{"Empty", func(g *Guest, s side) {
+	{name: "Empty", come: func(g *Guest, s side) {
 		g.Start(s.stafd, s.stacd)
 	}},
-	{"Connected", func(g *Guest, s side) {
+	{name: "Connected", more: others, come: func(g *Guest, s side) {
 		peerTarget(g)
 		g.Configure(Stafd, peerStafdConf)
 		g.Configure(Stacd, peerStacdConf)
 		peerUp(g, s, []Port{portA, portB}, nqn(0), nqn(1), nqn(3))
 	}},
-	{"Down", func(g *Guest, s side) {
+	{name: "Down", come: func(g *Guest, s side) {
 		peerTarget(g)
 		// One that is lost, and one that was never there.
 		g.Configure(Stafd, quick+stafdConf(portA, Port{Addr: "127.0.0.1", Svc: 8999}))
@@ -188,7 +190,7 @@ var peerStates = []peerState{
 		g.ClosePort(portA)
 		eventually(g, soon, "the port was closed", liveIs(g))
 	}},
-	{"Reloaded", func(g *Guest, s side) {
+	{name: "Reloaded", come: func(g *Guest, s side) {
 		peerTarget(g)
 		g.Configure(Stafd, peerStafdConf)
 		g.Configure(Stacd, peerStacdConf)
@@ -199,7 +201,7 @@ var peerStates = []peerState{
 		eventually(g, soon, "the reload", liveIs(g, nqn(0), nqn(1)))
 		eventually(g, soon, "the reload", dcsAre(g, portA))
 	}},
-	{"Restarted", func(g *Guest, s side) {
+	{name: "Restarted", come: func(g *Guest, s side) {
 		peerTarget(g)
 		g.Configure(Stafd, peerStafdConf)
 		g.Configure(Stacd, peerStacdConf)
@@ -271,7 +273,7 @@ func TestPeerTools(t *testing.T) {
 	for _, state := range peerStates {
 		t.Run(state.name, func(t *testing.T) {
 			byPeer := make(map[side][]said) // what its tools say of the daemons of a side
-			calls := slices.Concat(shows, others)
+			calls := slices.Concat(shows, state.more)
 			for _, s := range []side{theirs, ours} {
 				t.Run("DaemonsOf"+s.name, func(t *testing.T) {
 					g := NewGuest(t)
@@ -470,5 +472,3 @@ func TestPeerReplaced(t *testing.T) {
 		})
 	}
 }
-
-var _ = os.Getenv
