@@ -91,7 +91,7 @@ vm-shell: ## a shell in the guest of the demo
 	@$(GO) run ./test/vm shell -suite $(SUITE)
 
 .PHONY: test
-test: check vm-test ## everything: check, then the scenarios in the guest
+test: check vm-test peer-test ## everything: check, then the scenarios in the guest, then beside nvme-stas
 
 .PHONY: check
 check: lint ## the fast half of the tests: linters, unit and component tests
@@ -100,6 +100,10 @@ check: lint ## the fast half of the tests: linters, unit and component tests
 .PHONY: vm-test
 vm-test: ## the scenarios on a real kernel; SUITE=bookworm, trixie or sid
 	$(GO) run ./test/vm test -suite $(SUITE)
+
+.PHONY: peer-test
+peer-test: ## STAS and nvme-stas (Python) beside each other: the same answers, either in place of the other
+	$(GO) run ./test/vm test -suite trixie-peer -run '^TestPeer'
 
 .PHONY: bench
 bench: ## measure: Go benchmarks, then the product against bare connects in the guest
