@@ -263,6 +263,16 @@ func dcsAre(g *Guest, want ...Port) func() string {
 	}
 }
 
+// onlyAre complains unless the subsystems are live and no other is there.
+func onlyAre(g *Guest, want ...string) func() string {
+	return func() string {
+		if all := instances(g); len(all) != len(want) {
+			return fmt.Sprintf("the controllers are %v", all)
+		}
+		return liveIs(g, want...)()
+	}
+}
+
 // settled is how long a state is left alone before it is looked at. nvme-stas
 // reads log pages and configuration late.
 const settled = 5 * time.Second
@@ -284,7 +294,7 @@ func TestPeerTools(t *testing.T) {
 				})
 			}
 			if len(byPeer) == 2 {
-				t.Run("Values", func(t *testing.T) { sameValues(t, calls, byPeer[theirs], byPeer[ours]) })
+				t.Run("Values", func(t *testing.T) { sameValues(t, state.name, calls, byPeer[theirs], byPeer[ours]) })
 			}
 		})
 	}
@@ -306,7 +316,7 @@ func sameText(t *testing.T, calls []call, want, got []said) {
 }
 
 // sameValues compares what the tools of nvme-stas say of the daemons of both.
-func sameValues(t *testing.T, calls []call, want, got []said) {
+func sameValues(t *testing.T, state string, calls []call, want, got []said) {
 	t.Helper()
 	for i, c := range calls {
 		if got[i].Status != want[i].Status {
@@ -322,7 +332,8 @@ func sameValues(t *testing.T, calls []call, want, got []said) {
 		}
 		for _, key := range keys {
 			a, b := or(wantValues[key], "absent"), or(gotValues[key], "absent")
-			if a != b && !argued(key, a, b) {
+			explained := func(d difference) bool { return d.explains(state, key, a, b) }
+			if a != b && !slices.ContainsFunc(differences, explained) {
 				t.Errorf("%s: %s is %s, want %s", c, key, b, a)
 			}
 		}
@@ -339,16 +350,45 @@ func or(s, otherwise string) string {
 // difference is one that is meant to be.
 type difference struct {
 	key         *regexp.Regexp // of the flat value
-	peer, stas  *regexp.Regexp // of the values
+	peer, stas  *regexp.Regexp // the values of nvme-stas, and of STAS
+	state       string         // where it occurs; everywhere if empty
 	explanation string
 }
 
-var differences = []difference{}
+// differences are all of them. Without stas or peer, any value is meant.
+var differences = []difference{
+	{
+		key: regexp.MustCompile(`/last known config file$`), stas: regexp.MustCompile(`state\.json$`),
+		explanation: "a file that is no pickle has another name",
+	},
+	{
+		key:         regexp.MustCompile(`^/avahi/`),
+		explanation: "stafd does not browse yet",
+	},
+	{
+		key: regexp.MustCompile(`/get supported log page operation$`), stas: regexp.MustCompile(`^absent$`),
+		explanation: "stafd has no such operation",
+	},
+	{
+		key:  regexp.MustCompile(`/connect attempts$`),
+		peer: regexp.MustCompile(` [1-9]\d*$`), stas: regexp.MustCompile(` [1-9]\d*$`),
+		explanation: "how often depends on when, and STAS tries more often at first",
+	},
+	{
+		key:  regexp.MustCompile(`/retry connect timer$`),
+		peer: regexp.MustCompile(`\[off\]$`), stas: regexp.MustCompile(`\[off\]$`),
+		explanation: "an interval of a timer that does not run",
+	},
+	{
+		key:  regexp.MustCompile(`/(hdr-digest|data-digest|nr-io-queues)$`),
+		peer: regexp.MustCompile(`.`), stas: regexp.MustCompile(`^absent$`), state: "Reloaded",
+		explanation: "what a line said that has gone; nvme-stas shows it as long as the controller stays",
+	},
+}
 
-func argued(key, peer, stas string) bool {
-	return slices.ContainsFunc(differences, func(d difference) bool {
-		return d.key.MatchString(key) && d.peer.MatchString(peer) && d.stas.MatchString(stas)
-	})
+func (d difference) explains(state, key, peer, stas string) bool {
+	return (d.state == "" || d.state == state) && d.key.MatchString(key) &&
+		(d.peer == nil || d.peer.MatchString(peer)) && (d.stas == nil || d.stas.MatchString(stas))
 }
 
 // flat makes a flat map of a value: the keys are paths, in which elements of a
@@ -426,7 +466,7 @@ func TestPeerMixed(t *testing.T) {
 			g.AddSubsystem(nqn(2), portA)
 			eventually(g, 2*soon, "a subsystem was added", liveIs(g, nqn(0), nqn(1), nqn(2)))
 			g.RemoveSubsystem(nqn(0), portA)
-			eventually(g, 2*soon, "a subsystem was removed", liveIs(g, nqn(1), nqn(2)))
+			eventually(g, 2*soon, "a subsystem was removed", onlyAre(g, nqn(1), nqn(2)))
 			verified := fio(g, g.BlockDevice(nqn(1)))
 			before := instances(g)
 			for _, d := range []Daemon{s.stafd, s.stacd} {
@@ -439,7 +479,7 @@ func TestPeerMixed(t *testing.T) {
 			g.AddSubsystem(nqn(0), portA)
 			eventually(g, 2*soon, "a subsystem was added", liveIs(g, nqn(0), nqn(1), nqn(2)))
 			g.RemoveSubsystem(nqn(2), portA)
-			eventually(g, 2*soon, "a subsystem was removed", liveIs(g, nqn(0), nqn(1)))
+			eventually(g, 2*soon, "a subsystem was removed", onlyAre(g, nqn(0), nqn(1)))
 		})
 	}
 }
@@ -468,7 +508,7 @@ func TestPeerReplaced(t *testing.T) {
 			eventually(g, soon, c.new.name+" has taken over", dcsAre(g, portA, portB))
 			g.RemoveSubsystem(nqn(1), portA)
 			g.AddSubsystem("nqn.2026-11.org.example:new", portB)
-			eventually(g, 2*soon, c.new.name+" follows", liveIs(g, nqn(0), nqn(3), "nqn.2026-11.org.example:new"))
+			eventually(g, 2*soon, c.new.name+" follows", onlyAre(g, nqn(0), nqn(3), "nqn.2026-11.org.example:new"))
 		})
 	}
 }
