@@ -6,9 +6,11 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -510,5 +512,132 @@ func TestPeerReplaced(t *testing.T) {
 			g.AddSubsystem("nqn.2026-11.org.example:new", portB)
 			eventually(g, 2*soon, c.new.name+" follows", onlyAre(g, nqn(0), nqn(3), "nqn.2026-11.org.example:new"))
 		})
+	}
+}
+
+// introspection is what a daemon tells of its interfaces.
+type introspection struct {
+	Interfaces []struct {
+		Name    string `xml:"name,attr"`
+		Methods []struct {
+			Name string    `xml:"name,attr"`
+			Args []busArgs `xml:"arg"`
+		} `xml:"method"`
+		Signals []struct {
+			Name string    `xml:"name,attr"`
+			Args []busArgs `xml:"arg"`
+		} `xml:"signal"`
+		Properties []struct {
+			Name   string `xml:"name,attr"`
+			Type   string `xml:"type,attr"`
+			Access string `xml:"access,attr"`
+		} `xml:"property"`
+	} `xml:"interface"`
+}
+
+type busArgs struct {
+	Name      string `xml:"name,attr"`
+	Type      string `xml:"type,attr"`
+	Direction string `xml:"direction,attr"`
+}
+
+// members are the methods, signals and properties of the daemon on the bus,
+// with their arguments.
+func members(g *Guest, name string) map[string]string {
+	g.Helper()
+	path := "/" + strings.ReplaceAll(name, ".", "/")
+	text := run(g, "busctl", "--json=short", "call", name, path, "org.freedesktop.DBus.Introspectable", "Introspect")
+	var reply struct{ Data []string }
+	if err := json.Unmarshal([]byte(text), &reply); err != nil || len(reply.Data) != 1 {
+		g.Fatalf("busctl: %v: %s", err, text)
+	}
+	var in introspection
+	if err := xml.Unmarshal([]byte(reply.Data[0]), &in); err != nil {
+		g.Fatalf("%v: %s", err, reply.Data[0])
+	}
+	all := make(map[string]string)
+	for _, i := range in.Interfaces {
+		if !strings.HasPrefix(i.Name, name) {
+			continue
+		}
+		for _, m := range i.Methods {
+			all[i.Name+"."+m.Name] = fmt.Sprint("method", m.Args)
+		}
+		for _, s := range i.Signals {
+			for k := range s.Args {
+				s.Args[k].Direction = "out" // the only one there is, and implied
+			}
+			all[i.Name+"."+s.Name] = fmt.Sprint("signal", s.Args)
+		}
+		for _, p := range i.Properties {
+			all[i.Name+"."+p.Name] = fmt.Sprint("property", p)
+		}
+	}
+	return all
+}
+
+// TestPeerInterfaces compares what is on the bus.
+func TestPeerInterfaces(t *testing.T) {
+	needPeer(t)
+	seen := make(map[side]map[string]string)
+	for _, s := range []side{theirs, ours} {
+		g := NewGuest(t)
+		g.Start(s.stafd, s.stacd)
+		seen[s] = members(g, "org.nvmexpress.staf")
+		maps.Copy(seen[s], members(g, "org.nvmexpress.stac"))
+	}
+	if len(seen[theirs]) != 14 {
+		t.Errorf("nvme-stas has %d members, want 14", len(seen[theirs]))
+	}
+	for name, want := range seen[theirs] {
+		if got := seen[ours][name]; got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+}
+
+// TestPeerStasadm compares what stasadm writes.
+func TestPeerStasadm(t *testing.T) {
+	needPeer(t)
+	randomID := regexp.MustCompile(`(?m)^(id = )?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	wrote := make(map[side]string)
+	for _, s := range []side{theirs, ours} {
+		g := NewGuest(t)
+		dir := t.TempDir()
+		conf := filepath.Join(dir, "sys.conf")
+		writeFile(g, conf, "[Host]\nkey = DHHC-1:00:none:\n[Another]\nA = b\n")
+		var calls []call
+		for _, c := range []call{
+			{"hostnqn"},
+			{"hostid"},
+			{"set-symname", "a name of two"},
+			{"hostnqn", "-f", "nqn.txt"},
+			{"hostid", "--file", "id.txt"},
+			{"set-symname", "-f", "symname.txt", "another name"},
+			{"clear-symname"},
+		} {
+			calls = append(calls, append(call{"stasadm", "-c", "sys.conf"}, c...))
+		}
+		t.Chdir(dir)
+		var all strings.Builder
+		for _, c := range calls {
+			did := s.ask(g, []call{c})[0]
+			fmt.Fprintf(&all, "%s: exit status %d, it printed %q\n", c, did.Status, did.Stdout)
+			files, err := filepath.Glob("*")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range files {
+				text, err := os.ReadFile(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				fmt.Fprintf(&all, "%s:\n%s", name, randomID.ReplaceAllString(string(text), "${1}RANDOM"))
+			}
+		}
+		wrote[s] = all.String()
+	}
+	if wrote[ours] != wrote[theirs] {
+		t.Errorf("stasadm did\n%s\nthat of nvme-stas\n%s", wrote[ours], wrote[theirs])
 	}
 }
