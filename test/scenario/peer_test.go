@@ -596,48 +596,55 @@ func TestPeerInterfaces(t *testing.T) {
 	}
 }
 
-// TestPeerStasadm compares what stasadm writes.
+// randomID is a UUID that stasadm makes, alone on its line.
+var randomID = regexp.MustCompile(`(?m)^(id = )?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// TestPeerStasadm compares what stasadm writes for a host without identity. Of
+// one that has an identity, STAS keeps it.
 func TestPeerStasadm(t *testing.T) {
 	needPeer(t)
-	randomID := regexp.MustCompile(`(?m)^(id = )?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-	wrote := make(map[side]string)
-	for _, s := range []side{theirs, ours} {
-		g := NewGuest(t)
-		dir := t.TempDir()
-		conf := filepath.Join(dir, "sys.conf")
-		writeFile(g, conf, "[Host]\nkey = DHHC-1:00:none:\n[Another]\nA = b\n")
-		var calls []call
-		for _, c := range []call{
-			{"hostnqn"},
-			{"hostid"},
-			{"set-symname", "a name of two"},
-			{"hostnqn", "-f", "nqn.txt"},
-			{"hostid", "--file", "id.txt"},
-			{"set-symname", "-f", "symname.txt", "another name"},
-			{"clear-symname"},
-		} {
-			calls = append(calls, append(call{"stasadm", "-c", "sys.conf"}, c...))
+	g := NewGuest(t)
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for _, words := range [][]call{
+		{{"hostnqn"}},
+		{{"hostid"}},
+		{{"set-symname", "a name of five words"}},
+		{{"set-symname", "a name"}, {"clear-symname"}},
+		{{"hostnqn", "-f", dir + "/nqn"}},
+		{{"hostid", "--file=" + dir + "/id"}},
+		{{"set-symname", "-f" + dir + "/symname", "a name"}},
+		{{"set-symname", "-f", dir + "/symname", "a name"}, {"clear-symname"}},
+		{{"set-symname"}},
+		{{"hostnqn", "more"}},
+		{{"nosuch"}},
+	} {
+		calls := make([]call, len(words))
+		for i, w := range words {
+			calls[i] = append(call{"stasadm", "-c", "sys.conf"}, w...)
 		}
-		t.Chdir(dir)
-		var all strings.Builder
-		for _, c := range calls {
-			did := s.ask(g, []call{c})[0]
-			fmt.Fprintf(&all, "%s: exit status %d, it printed %q\n", c, did.Status, did.Stdout)
+		wrote := make(map[side]string)
+		for _, s := range []side{theirs, ours} {
+			var all strings.Builder
+			for _, did := range s.ask(g, calls) {
+				fmt.Fprintf(&all, "exit status %d, it printed %q\n", did.Status, did.Stdout)
+			}
 			files, err := filepath.Glob("*")
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, name := range files {
 				text, err := os.ReadFile(name)
-				if err != nil {
+				if err = errors.Join(err, os.Remove(name)); err != nil {
 					t.Fatal(err)
 				}
-				fmt.Fprintf(&all, "%s:\n%s", name, randomID.ReplaceAllString(string(text), "${1}RANDOM"))
+				// Python ends every section with an empty line.
+				fmt.Fprintf(&all, "%s:\n%s\n", name, randomID.ReplaceAllString(strings.TrimSpace(string(text)), "${1}RANDOM"))
 			}
+			wrote[s] = all.String()
 		}
-		wrote[s] = all.String()
-	}
-	if wrote[ours] != wrote[theirs] {
-		t.Errorf("stasadm did\n%s\nthat of nvme-stas\n%s", wrote[ours], wrote[theirs])
+		if wrote[ours] != wrote[theirs] {
+			t.Errorf("%v:\n%s\nthat of nvme-stas:\n%s", calls, wrote[ours], wrote[theirs])
+		}
 	}
 }
