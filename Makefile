@@ -122,6 +122,10 @@ vm-test: ## the scenarios on a real kernel; SUITE=bookworm, trixie or sid
 	$(GO) run ./test/vm test -suite $(SUITE)
 	$(GO) run ./test/vm test -suite $(SUITE) -nbft test/scenario/testdata/NBFT -run '^TestGuest$$/^BootTable$$'
 
+.PHONY: peer-test
+peer-test: ## STAS and nvme-stas (Python) beside each other: the same answers, either in place of the other
+	$(GO) run ./test/vm test -suite trixie-peer -run '^TestPeer'
+
 .PHONY: bench
 bench: ## measure: Go benchmarks, then the product against bare connects in the guest
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/... ./pkg/...

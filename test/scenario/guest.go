@@ -39,6 +39,9 @@ const (
 // stateDirs is where the daemons keep what survives their restart.
 var stateDirs = []string{"/run/stafd", "/run/stacd"}
 
+// guestDaemons are all that may run in a guest, the peer's in one suite only.
+var guestDaemons = []Daemon{Stafd, Stacd, "peer-stafd", "peer-stacd"}
+
 // Guest is the World of the guest of test/vm: a real kernel, systemd and
 // D-Bus, and the kernel's own target beside the daemons.
 type Guest struct {
@@ -293,7 +296,7 @@ func (g *Guest) Journal() string {
 		"--no-hostname", "--output=short-precise", "--lines=400",
 		"--after-cursor=" + g.cursor, "_TRANSPORT=kernel",
 	}
-	for _, d := range []Daemon{Stafd, Stacd} {
+	for _, d := range guestDaemons {
 		unit := string(d) + ".service"
 		args = append(args, "+", "_SYSTEMD_UNIT="+unit, "+", "UNIT="+unit)
 	}
@@ -362,7 +365,7 @@ func (g *Guest) clean() {
 // none is installed has none to stop.
 func (g *Guest) endDaemons() {
 	g.Helper()
-	for _, d := range []Daemon{Stafd, Stacd} {
+	for _, d := range guestDaemons {
 		state := run(g, "systemctl", "show", "--property=LoadState,ActiveState", string(d))
 		if !strings.Contains(state, "LoadState=loaded\n") || strings.Contains(state, "ActiveState=inactive\n") {
 			continue

@@ -8,7 +8,6 @@ import (
 	"embed"
 	"encoding/hex"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -21,12 +20,23 @@ import (
 // defaultSuite is what the tests run on unless told otherwise.
 const defaultSuite = "trixie"
 
-// suites are the Debian releases a guest can be made of, with the options of
-// apt that their archives need.
-var suites = map[string][]string{
-	"bookworm": nil,                                             // Linux 6.1
-	"trixie":   nil,                                             // Linux 6.12
-	"sid":      {`--aptopt=Acquire::Check-Valid-Until "false"`}, // Linux 7.x; a mirror may lag
+// suite is what a guest can be made of.
+type suite struct {
+	release  string   // of Debian
+	options  []string // of mmdebstrap, as its archive needs them
+	packages []string // besides guestPackages
+	setup    string   // a script in guest/image that runs before setup.sh; may be empty
+}
+
+// suites are the guests there are.
+var suites = map[string]suite{
+	"bookworm": {release: "bookworm"}, // Linux 6.1
+	"trixie":   {release: "trixie"},   // Linux 6.12
+	"sid": { // Linux 7.x; a mirror may lag
+		release: "sid", options: []string{`--aptopt=Acquire::Check-Valid-Until "false"`},
+	},
+	// nvme-stas, which STAS takes the place of, to compare with.
+	"trixie-peer": {release: "trixie", packages: []string{"nvme-stas"}, setup: "peer.sh"},
 }
 
 func suiteNames() []string { return slices.Sorted(maps.Keys(suites)) }
@@ -63,9 +73,10 @@ type image struct {
 
 // buildImage returns the image of a suite, after building it if the cache
 // does not have it.
-func buildImage(ctx context.Context, suite string) (*image, error) {
-	if _, ok := suites[suite]; !ok {
-		return nil, fmt.Errorf("there is no suite %q, only %s", suite, strings.Join(suiteNames(), ", "))
+func buildImage(ctx context.Context, name string) (*image, error) {
+	s, ok := suites[name]
+	if !ok {
+		return nil, fmt.Errorf("there is no suite %q, only %s", name, strings.Join(suiteNames(), ", "))
 	}
 	if err := ensureHost(ctx); err != nil {
 		return nil, err
@@ -78,15 +89,15 @@ func buildImage(ctx context.Context, suite string) (*image, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return nil, err
 	}
-	unlock, err := lock(filepath.Join(cache, suite+".lock"))
+	unlock, err := lock(filepath.Join(cache, name+".lock"))
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 
-	dir := filepath.Join(cache, suite+"-"+recipeKey(suite))
+	dir := filepath.Join(cache, name+"-"+s.recipeKey())
 	img := &image{
-		suite:  suite,
+		suite:  name,
 		dir:    dir,
 		root:   filepath.Join(dir, "root.ext4"),
 		kernel: filepath.Join(dir, "kernel"),
@@ -95,7 +106,7 @@ func buildImage(ctx context.Context, suite string) (*image, error) {
 	if _, err := os.Stat(dir); err == nil {
 		return img, nil
 	}
-	progress("building the image of the guest, Debian %s: once, about a minute", suite)
+	progress("building the image of the guest, Debian %s: once, about a minute", name)
 	// Beside its place, so that it can be renamed: a directory with the right
 	// name is complete.
 	tmp, err := os.MkdirTemp(cache, "building-")
@@ -103,7 +114,7 @@ func buildImage(ctx context.Context, suite string) (*image, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(tmp)
-	if err := bootstrap(ctx, suite, tmp); err != nil {
+	if err := s.bootstrap(ctx, tmp); err != nil {
 		return nil, err
 	}
 	if err := os.Rename(tmp, dir); err != nil {
@@ -113,22 +124,33 @@ func buildImage(ctx context.Context, suite string) (*image, error) {
 	return img, nil
 }
 
+// scripts are the files of guest/image that make the suite's image.
+func (s suite) scripts() []string {
+	scripts := []string{"init.sh", "setup.sh"}
+	if s.setup != "" {
+		scripts = append(scripts, s.setup)
+	}
+	return scripts
+}
+
 // recipeKey names what an image of the suite is made of.
-func recipeKey(suite string) string {
+func (s suite) recipeKey() string {
 	h := sha256.New()
-	fmt.Fprintln(h, recipeVersion, suite, suites[suite], guestPackages, imageSize)
-	err := fs.WalkDir(imageFiles, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		data, err := imageFiles.ReadFile(name)
+	fmt.Fprintf(h, "%s %q %q %s\n", recipeVersion, s, guestPackages, imageSize)
+	for _, name := range s.scripts() {
+		data := imageFile(name)
 		fmt.Fprintf(h, "%s %d\n%s", name, len(data), data)
-		return err
-	})
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// imageFile returns one of the files under guest/image.
+func imageFile(name string) []byte {
+	data, err := imageFiles.ReadFile("guest/image/" + name)
 	if err != nil {
 		panic(err) // embedded files can always be read
 	}
-	return hex.EncodeToString(h.Sum(nil)[:8])
+	return data
 }
 
 // lock waits until no other process holds the lock file.
@@ -148,13 +170,9 @@ func lock(name string) (unlock func(), err error) {
 }
 
 // bootstrap makes root.ext4, kernel and initrd in dir.
-func bootstrap(ctx context.Context, suite, dir string) error {
-	for _, name := range []string{"init.sh", "setup.sh"} {
-		data, err := imageFiles.ReadFile("guest/image/" + name)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o755); err != nil {
+func (s suite) bootstrap(ctx context.Context, dir string) error {
+	for _, name := range s.scripts() {
+		if err := os.WriteFile(filepath.Join(dir, name), imageFile(name), 0o755); err != nil {
 			return err
 		}
 	}
@@ -164,14 +182,19 @@ func bootstrap(ctx context.Context, suite, dir string) error {
 	}
 	tar := filepath.Join(dir, "root.tar")
 	args := []string{"mmdebstrap", "--mode=" + mode, "--variant=minbase",
-		"--include=" + strings.Join(guestPackages, ","), "--dpkgopt=force-unsafe-io"}
-	args = append(args, suites[suite]...)
+		"--include=" + strings.Join(slices.Concat(guestPackages, s.packages), ","), "--dpkgopt=force-unsafe-io"}
+	args = append(args, s.options...)
 	for _, path := range []string{
 		"/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*",
 		// No initrd of the distribution: setup makes a smaller one.
 		"/etc/kernel/postinst.d/*",
 	} {
 		args = append(args, "--dpkgopt=path-exclude="+path)
+	}
+	if s.setup != "" {
+		args = append(args,
+			"--customize-hook=upload "+filepath.Join(dir, s.setup)+" /stas-vm-setup",
+			`--customize-hook=chroot "$1" sh /stas-vm-setup`)
 	}
 	args = append(args,
 		"--customize-hook=upload "+filepath.Join(dir, "init.sh")+" /stas-vm-init",
@@ -180,7 +203,7 @@ func bootstrap(ctx context.Context, suite, dir string) error {
 		"--customize-hook=download /boot/stas-vm-kernel "+filepath.Join(dir, "kernel"),
 		"--customize-hook=download /boot/stas-vm-initrd "+filepath.Join(dir, "initrd"),
 		`--customize-hook=rm -r "$1"/boot/*`,
-		suite, tar)
+		s.release, tar)
 	if err := runWithProgress(ctx, args); err != nil {
 		return err
 	}
@@ -192,7 +215,7 @@ func bootstrap(ctx context.Context, suite, dir string) error {
 		mkdir "$1/tree"
 		tar -x -f "$1/root.tar" -C "$1/tree" --exclude=./dev/*
 		mke2fs -q -t ext4 -O ^has_journal -m 0 -E root_owner=0:0 -d "$1/tree" "$1/root.ext4" "$2"
-		rm -r "$1/tree" "$1/root.tar" "$1/init.sh" "$1/setup.sh"`, "pack", dir, imageSize}
+		rm -r "$1/tree" "$1/root.tar" "$1"/*.sh`, "pack", dir, imageSize}
 	if mode == "unshare" {
 		pack = append([]string{"unshare", "--map-root-user", "--map-auto"}, pack...)
 	}

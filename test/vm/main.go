@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string) error {
 	command, args := args[0], args[1:]
 	var o options
 	flags := flag.NewFlagSet(command, flag.ContinueOnError)
-	flags.StringVar(&o.suite, "suite", defaultSuite, "Debian `release` of the guest: "+strings.Join(suiteNames(), ", "))
+	flags.StringVar(&o.suite, "suite", defaultSuite, "`guest` to use, by its Debian release: "+strings.Join(suiteNames(), ", "))
 	if command != "image" {
 		flags.StringVar(&o.accel, "accel", "tcg", "how QEMU runs the guest: `one` of "+strings.Join(accelNames(), ", "))
 		flags.DurationVar(&o.timeout, "timeout", 20*time.Minute, "give up after this long")
