@@ -45,7 +45,7 @@ func TestCompatibility(t *testing.T) {
 				t.Errorf("line %d: there is no package %s", i+1, m[1])
 			case !pkg.funcs[m[2]]:
 				t.Errorf("line %d: there is no %s in %s", i+1, m[2], m[1])
-			case m[3] != "" && !pkg.has(m[3]):
+			case m[3] != "" && !pkg.has(m[2], m[3]):
 				t.Errorf("line %d: there is no case %q in %s", i+1, m[3], m[1])
 			}
 		}
@@ -93,24 +93,27 @@ func TestCompatibility(t *testing.T) {
 	}
 }
 
-// source is what the files of a package hold: its functions, and the texts
-// that cases may be named by, as go test writes them.
+// source is what the files of a package hold: its tests, and the texts that
+// their cases may be named by, as go test writes them. The texts are those of
+// a test, and by "" those that stand outside of tests, as tables do.
 type source struct {
 	funcs map[string]bool
-	texts map[string]bool
+	texts map[string]map[string]bool
 }
 
 // has says whether there is such a case; a name that ends with "…" is the
 // beginning of one.
-func (s *source) has(name string) bool {
+func (s *source) has(test, name string) bool {
 	name = strings.ReplaceAll(name, " ", "_")
 	prefix, cut := strings.CutSuffix(name, "…")
 	if !cut {
-		return s.texts[name]
+		return s.texts[test][name] || s.texts[""][name]
 	}
-	for text := range s.texts {
-		if strings.HasPrefix(text, prefix) {
-			return true
+	for _, texts := range []map[string]bool{s.texts[test], s.texts[""]} {
+		for text := range texts {
+			if strings.HasPrefix(text, prefix) {
+				return true
+			}
 		}
 	}
 	return false
@@ -132,25 +135,35 @@ func sources(t *testing.T) map[string]*source {
 				t.Fatal(err)
 			}
 			dir := path.Base(filepath.ToSlash(filepath.Dir(name)))
-			s := all[dir]
-			if s == nil {
-				s = &source{funcs: make(map[string]bool), texts: make(map[string]bool)}
-				all[dir] = s
+			if all[dir] == nil {
+				all[dir] = &source{funcs: make(map[string]bool), texts: make(map[string]map[string]bool)}
 			}
-			ast.Inspect(file, func(n ast.Node) bool {
-				switch n := n.(type) {
-				case *ast.FuncDecl:
-					if n.Recv == nil && strings.HasSuffix(name, "_test.go") {
-						s.funcs[n.Name.Name] = true
-					}
-				case *ast.BasicLit:
-					if text, err := strconv.Unquote(n.Value); n.Kind == token.STRING && err == nil {
-						s.texts[strings.ReplaceAll(text, " ", "_")] = true
-					}
-				}
-				return true
-			})
+			for _, decl := range file.Decls {
+				all[dir].add(decl, strings.HasSuffix(name, "_test.go"))
+			}
 		}
 	}
 	return all
+}
+
+// add takes what a declaration holds.
+func (s *source) add(decl ast.Decl, inTest bool) {
+	test := ""
+	if f, ok := decl.(*ast.FuncDecl); ok && inTest && f.Recv == nil {
+		s.funcs[f.Name.Name] = true
+		if strings.HasPrefix(f.Name.Name, "Test") {
+			test = f.Name.Name
+		}
+	}
+	if s.texts[test] == nil {
+		s.texts[test] = make(map[string]bool)
+	}
+	ast.Inspect(decl, func(n ast.Node) bool {
+		if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+			if text, err := strconv.Unquote(lit.Value); err == nil {
+				s.texts[test][strings.ReplaceAll(text, " ", "_")] = true
+			}
+		}
+		return true
+	})
 }
