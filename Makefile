@@ -73,7 +73,7 @@ install: build ## install below $(DESTDIR); see PREFIX, SYSCONFDIR at the top
 		"$(TOOLDIR)/$$t" completion fish >"$(DESTDIR)$(FISHDIR)/$$t.fish" || exit 1; \
 	done
 	chmod 644 $(COMPLETIONS)
-	install -m 644 README.md NEWS.md LICENSE '$(DESTDIR)$(DOCDIR)'
+	install -m 644 README.md NEWS.md LICENSE docs/compatibility.md '$(DESTDIR)$(DOCDIR)'
 	@test -n '$(DESTDIR)' || echo 'Now: systemctl daemon-reload; systemctl reload dbus; systemctl enable --now stafd stacd'
 
 .PHONY: uninstall
