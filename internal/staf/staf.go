@@ -124,6 +124,9 @@ func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 	if removed {
 		d.bus.DCRemoved()
 	}
+	// Who reloads wants to see what there is now, even from a discovery
+	// controller that tells nobody of its changes.
+	d.Engine().RequestAllWork(now)
 	d.save()
 }
 

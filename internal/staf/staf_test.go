@@ -415,8 +415,13 @@ func TestReload(t *testing.T) {
 			{"excluded", dc1 + "exclude=trsvcid=1\n", "", 0, []string{"dc_removed"}},
 			{"back", dc1, "1=True:a", 1, []string{"1 nvme0"}},
 		} {
+			read := 0
+			r.mangle = func(*nvme.DiscoveryLog) { read++ }
 			r.reconfigure(step.conf)
 			r.expectPages(step.name, step.pages)
+			if again := step.conf != "nonsense" && step.controller > 0; (read > 0) != again {
+				t.Errorf("%s: logs were read %d times", step.name, read)
+			}
 			if n := len(r.kernel.Controllers()); n != step.controller {
 				t.Errorf("%s: the kernel has %d controllers, want %d", step.name, n, step.controller)
 			}

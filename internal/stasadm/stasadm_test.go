@@ -35,13 +35,13 @@ func TestRun(t *testing.T) {
 		{name: "help of a command", args: "hostnqn -h", out: "machine-id"},
 		{name: "no command", args: "-c @/sys.conf", code: exitFailed, out: "Usage:"},
 		{name: "unknown command", args: "hostnnq", code: exitUsage, out: "hostnqn"},
-		{name: "unknown option", args: "hostnqn --files @/x", code: exitUsage, out: "--files"},
+		{name: "unknown option", args: "-c @/sys.conf hostnqn --files @/x", code: exitUsage, out: "--files"},
 		{
 			name: "options cut short", args: "--conf @/sys.conf hostnqn --fi=@/x",
 			after: map[string]string{"sys.conf": "[Host]\nnqn = file://@/x\n", "x": nqn + "\n"},
 		},
-		{name: "argument too many", args: "hostid x", code: exitUsage, out: "stasadm --help"},
-		{name: "argument missing", args: "set-symname", code: exitUsage, out: "arg"},
+		{name: "argument too many", args: "-c @/sys.conf hostid x", code: exitUsage, out: "stasadm --help"},
+		{name: "argument missing", args: "-c @/sys.conf set-symname", code: exitUsage, out: "arg"},
 
 		{
 			name: "hostnqn", args: "hostnqn -c @/sys.conf",
