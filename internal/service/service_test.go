@@ -212,6 +212,44 @@ func TestReload(t *testing.T) {
 	})
 }
 
+// At start the command line or the file turns tracing on; a reload takes the
+// file's word, whatever was said before.
+func TestTracing(t *testing.T) {
+	for name, c := range map[string]struct{ option, file, set, after, want, wantAfter bool }{
+		"off":                 {},
+		"option":              {option: true, want: true},
+		"file":                {file: true, want: true, after: true, wantAfter: true},
+		"both":                {option: true, file: true, want: true},
+		"turned on meanwhile": {set: true},
+		"reload turns it on":  {after: true, wantAfter: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, tid.IO)
+				file := c.file
+				r.svc = service.New(tid.IO, r.policy, r.env(func(env *service.Env) {
+					env.Tron = c.option
+					env.Config = func() (*conf.Config, error) { return &conf.Config{Tron: file}, nil }
+				}))
+				r.policy.engine = r.svc.Engine()
+				r.start()
+				if r.svc.Tron() != c.want {
+					t.Errorf("at start it is %v", r.svc.Tron())
+				}
+				if c.set {
+					r.svc.SetTron(true)
+				}
+				file = c.after
+				r.reload <- struct{}{}
+				synctest.Wait()
+				if r.svc.Tron() != c.wantAfter {
+					t.Errorf("after the reload it is %v", r.svc.Tron())
+				}
+			})
+		})
+	}
+}
+
 // What the host's exclusion list forbids is not connected as long as it does;
 // what is connected stays.
 func TestExcluded(t *testing.T) {
