@@ -109,7 +109,7 @@ func TestProperties(t *testing.T) {
 			t.Errorf("a property is at %#x, want %#x", offset, want)
 		}
 	}
-	value := uint64(127 | CAPContiguous | 15<<CAPTimeoutShift | CAPNVM) // nvme.md: worked
+	value := uint64(127 | CAPContiguous | 15<<CAPTimeoutShift | CAPNVM)
 	if value != 0x2_0_0f01_007f || CAPMaxEntries(value) != 128 || CAPTimeout(value) != 7500*time.Millisecond {
 		t.Errorf("%#x: %d entries, %v", value, CAPMaxEntries(value), CAPTimeout(value))
 	}
