@@ -26,7 +26,7 @@ func errno(err error) syscall.Errno {
 
 // adminTimeout is how long the kernel waits for the answer to an admin
 // command in these cases, so that nobody waits for the usual 60 s.
-const adminTimeout = 6 * time.Second
+const adminTimeout = 4 * time.Second
 
 // shortAdminTimeout has controllers that are connected from now on wait less.
 func shortAdminTimeout(g *Guest) {
@@ -38,7 +38,7 @@ func shortAdminTimeout(g *Guest) {
 // not answered, after 3 s; ICResp does not come within 10 s; an admin command
 // is not answered.
 var (
-	atOnce      = span{0, 4 * time.Second}
+	atOnce      = span{0, 3 * time.Second}
 	aSYN        = span{2 * time.Second, 15 * time.Second}
 	anICResp    = span{9 * time.Second, 25 * time.Second}
 	anAdminWait = span{adminTimeout - time.Second, adminTimeout + 15*time.Second}
@@ -194,7 +194,7 @@ func labReconnectFaults(g *Guest) {
 		}
 		throughout(g, 3*time.Second, c.do+": the controllers stay", func() string {
 			if n := len(g.Controllers()); n != 2 || len(live(g)) != 0 {
-				return g.describeControllers()
+				return fmt.Sprintf("there are %d:\n%s", n, g.describeControllers())
 			}
 			return ""
 		})
