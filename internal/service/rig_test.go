@@ -64,7 +64,7 @@ func newRig(t *testing.T, kind tid.Kind, nqns ...string) *rig {
 		r.kernel.Offer(nqn, addr, "1", true)
 	}
 	r.svc = service.New(kind, r.policy, r.env(func(*service.Env) {}))
-	r.policy.engine = r.svc.Engine()
+	r.policy.kernel, r.policy.engine = r.kernel, r.svc.Engine()
 	return r
 }
 
@@ -149,6 +149,7 @@ func (r *rig) replace(name string, by tid.TID) {
 
 // policy notes what it is told. It belongs to the loop.
 type policy struct {
+	kernel   service.Kernel
 	engine   *reconcile.Engine[fabrics.Options]
 	applied  int
 	events   []reconcile.Event
@@ -177,7 +178,12 @@ func (p *policy) Overrun() {
 	p.engine.RequestAllWork(time.Now())
 }
 
-func (p *policy) Log(id tid.TID, _ string, log nvme.DiscoveryLog) {
+func (p *policy) Work(ctx context.Context, op reconcile.Op[fabrics.Options]) (func(), error) {
+	log, err := p.kernel.DiscoveryLog(ctx, op.Device)
+	return func() { p.took(op.TID, log) }, err
+}
+
+func (p *policy) took(id tid.TID, log nvme.DiscoveryLog) {
 	text := id.TrSvcID + ":"
 	for _, e := range log.Entries {
 		if e.SubType == nvme.NVMSubsystem {

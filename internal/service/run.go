@@ -14,7 +14,6 @@ import (
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/tid"
 	"github.com/nvme-stas/stas/pkg/fabrics"
-	"github.com/nvme-stas/stas/pkg/nvme"
 	"github.com/nvme-stas/stas/pkg/uevent"
 )
 
@@ -58,16 +57,18 @@ type Supervisor interface {
 	Watchdog(ctx context.Context, probe func(context.Context) error) error
 }
 
-// Policy is what makes a daemon stafd or stacd. All methods but Tasks are
-// called in the loop.
+// Policy is what makes a daemon stafd or stacd. All methods but Tasks and Work
+// are called in the loop.
 type Policy interface {
 	// Apply takes a new configuration and identity.
 	Apply(*conf.Config, hostid.Identity)
 	// Event tells what became of a controller. It is called from within the
 	// engine and must not call it.
 	Event(reconcile.Event)
-	// Log takes what was read of a discovery controller's log.
-	Log(id tid.TID, device string, log nvme.DiscoveryLog)
+	// Work uses a live device, in a goroutine of its own, for as long as the
+	// controller lets it wait. What it returns is called in the loop, if the
+	// device was still the same connection afterwards.
+	Work(context.Context, reconcile.Op[fabrics.Options]) (found func(), err error)
 	// Changed takes a uevent of kind "change".
 	Changed(uevent.Event)
 	// Overrun tells that uevents have been lost.

@@ -148,7 +148,7 @@ func (s *Service) step() time.Time {
 func (s *Service) carryOut(op reconcile.Op[fabrics.Options]) {
 	var (
 		device = op.Device
-		log    nvme.DiscoveryLog
+		found  func() // by Work, for the loop
 		err    error
 	)
 	switch op.Kind {
@@ -167,10 +167,10 @@ func (s *Service) carryOut(op reconcile.Op[fabrics.Options]) {
 			err = nil // what was to be deleted is gone
 		}
 	case reconcile.Work:
-		// Another controller may take the number over at any time. Its log must
-		// not be taken for this one's, so look before and after.
+		// Another controller may take the number over at any time. What it says
+		// must not be taken for this one's, so look before and after.
 		if err = s.verify(op); err == nil {
-			log, err = s.env.Kernel.DiscoveryLog(s.ctx, device)
+			found, err = s.policy.Work(s.ctx, op)
 		}
 		if err == nil {
 			err = s.verify(op)
@@ -189,8 +189,8 @@ func (s *Service) carryOut(op reconcile.Op[fabrics.Options]) {
 		if device != "" {
 			seen.tell(s.engine, now)
 		}
-		if op.Kind == reconcile.Work && err == nil {
-			s.policy.Log(op.TID, device, log)
+		if found != nil && err == nil {
+			found()
 		}
 		s.engine.Done(op, device, err, now)
 	})

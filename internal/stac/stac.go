@@ -20,7 +20,7 @@ import (
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/tid"
-	"github.com/nvme-stas/stas/pkg/nvme"
+	"github.com/nvme-stas/stas/pkg/fabrics"
 	"github.com/nvme-stas/stas/pkg/uevent"
 )
 
@@ -347,8 +347,10 @@ func (d *Daemon) save() {
 // Event implements [service.Policy].
 func (d *Daemon) Event(reconcile.Event) {}
 
-// Log implements [service.Policy]; I/O controllers have no discovery log.
-func (d *Daemon) Log(tid.TID, string, nvme.DiscoveryLog) {}
+// Work implements [service.Policy]; there is nothing to do with an I/O controller.
+func (d *Daemon) Work(context.Context, reconcile.Op[fabrics.Options]) (func(), error) {
+	return nil, nil
+}
 
 // Changed implements [service.Policy].
 func (d *Daemon) Changed(uevent.Event) {}

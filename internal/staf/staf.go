@@ -21,6 +21,7 @@ import (
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/fabrics"
 	"github.com/nvme-stas/stas/pkg/nvme"
 	"github.com/nvme-stas/stas/pkg/uevent"
 )
@@ -34,8 +35,9 @@ const (
 // Daemon is stafd.
 type Daemon struct {
 	*service.Service
-	bus service.Bus
-	log *slog.Logger
+	kernel service.Kernel
+	bus    service.Bus
+	log    *slog.Logger
 
 	// The rest belongs to the loop.
 
@@ -68,7 +70,7 @@ type controllerState struct {
 
 // New returns stafd.
 func New(env service.Env) *Daemon {
-	d := &Daemon{bus: env.Bus, log: env.Log, pages: make(map[tid.TID]*page)}
+	d := &Daemon{kernel: env.Kernel, bus: env.Bus, log: env.Log, pages: make(map[tid.TID]*page)}
 	d.Service = service.New(tid.Discovery, d, env)
 	return d
 }
@@ -203,8 +205,14 @@ func (d *Daemon) Event(ev reconcile.Event) {
 	}
 }
 
-// Log implements [service.Policy].
-func (d *Daemon) Log(id tid.TID, device string, log nvme.DiscoveryLog) {
+// Work implements [service.Policy]: it reads the log page.
+func (d *Daemon) Work(ctx context.Context, op reconcile.Op[fabrics.Options]) (func(), error) {
+	log, err := d.kernel.DiscoveryLog(ctx, op.Device)
+	return func() { d.took(op.TID, op.Device, log) }, err
+}
+
+// took takes what was read of a discovery controller's log.
+func (d *Daemon) took(id tid.TID, device string, log nvme.DiscoveryLog) {
 	p := d.pages[id]
 	if p == nil {
 		return // not wanted any more
