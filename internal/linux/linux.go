@@ -4,6 +4,7 @@ package linux
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -55,6 +56,14 @@ func (k *Kernel) Connect(o fabrics.Options) (string, error) {
 
 // Options implements [service.Kernel].
 func (k *Kernel) Options() (fabrics.OptionSet, error) { return k.fabrics.Probe() }
+
+// Adjust implements [service.Kernel].
+func (k *Kernel) Adjust(string, fabrics.Options, fabrics.Options) error {
+	return errors.ErrUnsupported
+}
+
+// WatchNetwork implements [service.Kernel].
+func (k *Kernel) WatchNetwork(context.Context, func()) error { return errors.ErrUnsupported }
 
 // DiscoveryLog implements [service.Kernel].
 func (k *Kernel) DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error) {

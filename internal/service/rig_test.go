@@ -157,6 +157,7 @@ type policy struct {
 	changed  int
 	overruns int
 	task     func(context.Context) error
+	guard    error
 }
 
 func (p *policy) Apply(*conf.Config, hostid.Identity)  { p.applied++ }
@@ -172,6 +173,8 @@ func (p *policy) run(ctx context.Context) error {
 	}
 	return nil
 }
+
+func (p *policy) Guard(reconcile.Op[fabrics.Options]) error { return p.guard }
 
 func (p *policy) Overrun() {
 	p.overruns++

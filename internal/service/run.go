@@ -57,8 +57,8 @@ type Supervisor interface {
 	Watchdog(ctx context.Context, probe func(context.Context) error) error
 }
 
-// Policy is what makes a daemon stafd or stacd. All methods but Tasks and Work
-// are called in the loop.
+// Policy is what makes a daemon stafd or stacd. All methods but Tasks, Work and
+// Guard are called in the loop.
 type Policy interface {
 	// Apply takes a new configuration and identity.
 	Apply(*conf.Config, hostid.Identity)
@@ -69,6 +69,9 @@ type Policy interface {
 	// controller lets it wait. What it returns is called in the loop, if the
 	// device was still the same connection afterwards.
 	Work(context.Context, reconcile.Op[fabrics.Options]) (found func(), err error)
+	// Guard says why a device must not be deleted now, just before that would be
+	// done, in a goroutine of its own. It is asked again later.
+	Guard(reconcile.Op[fabrics.Options]) error
 	// Changed takes a uevent of kind "change".
 	Changed(uevent.Event)
 	// Overrun tells that uevents have been lost.

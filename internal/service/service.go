@@ -40,12 +40,21 @@ type Kernel interface {
 	Options() (fabrics.OptionSet, error)
 	// Delete removes a controller; one that is not there is no error.
 	Delete(name string) error
+	// State reads the state of a controller, and nothing else: it is asked for
+	// often.
+	State(name string) (nvmesysfs.State, error)
+	// Adjust changes what can be changed of a live connection, so that it is as
+	// if it had been made with now.
+	Adjust(name string, was, now fabrics.Options) error
 	// DiscoveryLog reads the log page of a discovery controller.
 	DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error)
 	// Ifaces lists the addresses of the network interfaces.
 	Ifaces() ([]tid.IfaceAddr, error)
 	// Listen opens a source of uevents.
 	Listen() (Events, error)
+	// WatchNetwork calls changed after a link or an address of the host has come
+	// up, until ctx ends. An error says that it cannot watch.
+	WatchNetwork(ctx context.Context, changed func()) error
 }
 
 // Events is a source of uevents.
@@ -102,14 +111,15 @@ func New(kind tid.Kind, policy Policy, env Env) *Service {
 		unsaved: make(chan json.RawMessage, 1),
 	}
 	s.loop = daemon.NewLoop(s.step)
-	s.engine = reconcile.New[fabrics.Options](reconcile.Config{
+	s.engine = reconcile.New(reconcile.Config[fabrics.Options]{
 		Kind: kind,
 		Limit: map[reconcile.OpKind]int{
-			reconcile.Connect: burst, reconcile.Disconnect: busyDevices, reconcile.Work: busyDevices,
+			reconcile.Connect: burst, reconcile.Disconnect: busyDevices, reconcile.Adjust: busyDevices, reconcile.Work: busyDevices,
 		},
 		Backoff:   backoff,
 		AfterLoss: afterLoss,
 		Work:      kind == tid.Discovery,
+		Differ:    differ,
 		Notify:    s.notify,
 	})
 	return s
@@ -133,6 +143,14 @@ func backoff(n int) time.Duration {
 		d = min(retryFirst<<(n-1), retryCap)
 	}
 	return d/2 + rand.N(d/2)
+}
+
+// differ tells whether a connection has parameters that can be changed while
+// it is there, and shall.
+func differ(was, now fabrics.Options) bool {
+	same := func(a, b *int) bool { return a == b || a != nil && b != nil && *a == *b }
+	return !same(was.CtrlLossTMO, now.CtrlLossTMO) || !same(was.ReconnectDelay, now.ReconnectDelay) ||
+		!same(was.FastIOFailTMO, now.FastIOFailTMO)
 }
 
 // step runs in the loop after something has happened.
@@ -161,10 +179,17 @@ func (s *Service) carryOut(op reconcile.Op[fabrics.Options]) {
 		}
 	case reconcile.Disconnect:
 		if err = s.verify(op); err == nil {
+			err = s.policy.Guard(op)
+		}
+		if err == nil {
 			err = s.env.Kernel.Delete(device)
 		}
 		if errors.Is(err, errReplaced) {
 			err = nil // what was to be deleted is gone
+		}
+	case reconcile.Adjust:
+		if err = s.verify(op); err == nil {
+			err = s.env.Kernel.Adjust(device, op.Was, op.Params)
 		}
 	case reconcile.Work:
 		// Another controller may take the number over at any time. What it says
@@ -261,7 +286,9 @@ func (s *Service) notify(ev reconcile.Event) {
 		log.Info(name + " is no longer wanted, its connection stays")
 	case reconcile.OtherPath:
 		log.Info(name + " is not what this connection, which was broken, serves; connecting it by itself")
-	case reconcile.ConnectFailed, reconcile.DisconnectFailed, reconcile.WorkFailed:
+	case reconcile.Adjusted:
+		log.Info(name + " has its new parameters")
+	case reconcile.ConnectFailed, reconcile.DisconnectFailed, reconcile.WorkFailed, reconcile.AdjustFailed:
 		// The first failure of a series tells; the others are in "ls".
 		level := slog.LevelDebug
 		if ev.Attempt == 1 {
@@ -277,6 +304,7 @@ func (s *Service) notify(ev reconcile.Event) {
 			reconcile.ConnectFailed:    " cannot be connected",
 			reconcile.DisconnectFailed: " cannot be disconnected",
 			reconcile.WorkFailed:       " does not give its log page",
+			reconcile.AdjustFailed:     " does not take its new parameters",
 		}[ev.Kind]
 		log.Log(s.ctx, level, name+what+", trying again", "error", ev.Err,
 			"attempt", ev.Attempt, "retry-in", ev.Retry.Round(100*time.Millisecond))

@@ -42,6 +42,7 @@ type Kernel struct {
 	ctrls     map[string]*ctrl
 	ports     map[string]*port
 	listeners map[*Events]bool
+	networks  map[chan struct{}]bool
 	// Connects and Deletes count what the daemons asked for.
 	Connects, Deletes int
 }
@@ -74,6 +75,7 @@ func NewKernel() *Kernel {
 		ctrls:     make(map[string]*ctrl),
 		ports:     make(map[string]*port),
 		listeners: make(map[*Events]bool),
+		networks:  make(map[chan struct{}]bool),
 	}
 }
 
@@ -145,11 +147,17 @@ func (k *Kernel) lose(c *ctrl) {
 }
 
 func (k *Kernel) reconnect(c *ctrl, stop <-chan struct{}) {
-	for n := 0; c.attempts < 0 || n < c.attempts; n++ {
+	for n := 0; ; n++ {
+		k.mu.Lock()
+		attempts, delay := c.attempts, c.reconnectDelay
+		k.mu.Unlock()
+		if attempts >= 0 && n >= attempts {
+			break
+		}
 		select {
 		case <-stop:
 			return
-		case <-time.After(c.reconnectDelay):
+		case <-time.After(delay):
 		}
 		k.mu.Lock()
 		if c.port.open && c.State == nvmesysfs.Connecting {
@@ -221,6 +229,25 @@ func (k *Kernel) Read(name string) (nvmesysfs.Controller, error) {
 		return nvmesysfs.Controller{Name: name}, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
 	}
 	return c.Controller, nil
+}
+
+// State implements [service.Kernel].
+func (k *Kernel) State(name string) (nvmesysfs.State, error) {
+	c, err := k.Read(name)
+	return c.State, err
+}
+
+// Adjust implements [service.Kernel].
+func (k *Kernel) Adjust(name string, _, now fabrics.Options) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := k.ctrls[name]
+	if c == nil {
+		return fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+	}
+	c.options.CtrlLossTMO, c.options.ReconnectDelay, c.options.FastIOFailTMO = now.CtrlLossTMO, now.ReconnectDelay, now.FastIOFailTMO
+	c.setRetries()
+	return nil
 }
 
 // Attr reads an attribute of sysfs that shows a parameter of the connection.
@@ -326,7 +353,6 @@ func (k *Kernel) create(o fabrics.Options) (*ctrl, error) {
 			return nil, &fabrics.ConnectError{Options: o, Errno: unix.EINVAL}
 		}
 	}
-	delay := or(o.ReconnectDelay, defaultReconnectDelay)
 	c := &ctrl{
 		options: o,
 		Controller: nvmesysfs.Controller{
@@ -335,14 +361,10 @@ func (k *Kernel) create(o fabrics.Options) (*ctrl, error) {
 			HostNQN: o.HostNQN, HostID: o.HostID,
 			State: nvmesysfs.Connecting, CntrlType: "reserved",
 		},
-		port:           k.ports[o.TrAddr+" "+o.TrSvcID],
-		reconnectDelay: time.Duration(delay) * time.Second,
-		attempts:       (or(o.CtrlLossTMO, defaultCtrlLossTMO) + delay - 1) / delay,
-		stop:           make(chan struct{}),
+		port: k.ports[o.TrAddr+" "+o.TrSvcID],
+		stop: make(chan struct{}),
 	}
-	if or(o.CtrlLossTMO, 0) < 0 {
-		c.attempts = -1
-	}
+	c.setRetries()
 	c.SubsysNQN = "" // not before Identify
 	for n := 0; ; n++ {
 		c.Name = "nvme" + strconv.Itoa(n)
@@ -354,6 +376,17 @@ func (k *Kernel) create(o fabrics.Options) (*ctrl, error) {
 	c.Model = o.NQN // kept until the handshake
 	k.announce("add", c.Name)
 	return c, nil
+}
+
+// setRetries works out how the kernel tries to get a lost connection back. The
+// caller holds the lock.
+func (c *ctrl) setRetries() {
+	delay := or(c.options.ReconnectDelay, defaultReconnectDelay)
+	c.reconnectDelay = time.Duration(delay) * time.Second
+	c.attempts = (or(c.options.CtrlLossTMO, defaultCtrlLossTMO) + delay - 1) / delay
+	if or(c.options.CtrlLossTMO, 0) < 0 {
+		c.attempts = -1
+	}
 }
 
 // handshake is what the target has to say.
@@ -420,6 +453,39 @@ func (k *Kernel) DiscoveryLog(_ context.Context, name string) (nvme.DiscoveryLog
 
 // Ifaces implements [service.Kernel].
 func (k *Kernel) Ifaces() ([]tid.IfaceAddr, error) { return nil, nil }
+
+// WatchNetwork implements [service.Kernel].
+func (k *Kernel) WatchNetwork(ctx context.Context, changed func()) error {
+	up := make(chan struct{}, 1)
+	k.mu.Lock()
+	k.networks[up] = true
+	k.mu.Unlock()
+	defer func() {
+		k.mu.Lock()
+		delete(k.networks, up)
+		k.mu.Unlock()
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-up:
+			changed()
+		}
+	}
+}
+
+// NetworkUp tells that a link or an address has come up.
+func (k *Kernel) NetworkUp() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for up := range k.networks {
+		select {
+		case up <- struct{}{}:
+		default:
+		}
+	}
+}
 
 // Listen implements [service.Kernel].
 func (k *Kernel) Listen() (service.Events, error) {
