@@ -40,6 +40,8 @@ type Kernel interface {
 	Options() (fabrics.OptionSet, error)
 	// Delete removes a controller; one that is not there is no error.
 	Delete(name string) error
+	// Identify asks a controller who it is and what it can do.
+	Identify(ctx context.Context, name string) (nvme.IdentifyController, error)
 	// DiscoveryLog reads the log page of a discovery controller.
 	DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error)
 	// Ifaces lists the addresses of the network interfaces.
