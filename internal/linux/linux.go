@@ -65,14 +65,24 @@ func (k *Kernel) Adjust(string, fabrics.Options, fabrics.Options) error {
 // WatchNetwork implements [service.Kernel].
 func (k *Kernel) WatchNetwork(context.Context, func()) error { return errors.ErrUnsupported }
 
-// DiscoveryLog implements [service.Kernel].
-func (k *Kernel) DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error) {
+// admin has use work with a controller.
+func admin[T any](name string, use func(*fabrics.Admin) (T, error)) (T, error) {
 	dev, err := fabrics.OpenAdmin("/dev/" + name)
 	if err != nil {
-		return nvme.DiscoveryLog{}, err
+		return *new(T), err
 	}
 	defer dev.Close()
-	return fabrics.ReadDiscoveryLog(ctx, dev, 0)
+	return use(dev)
+}
+
+// Identify implements [service.Kernel].
+func (k *Kernel) Identify(_ context.Context, name string) (nvme.IdentifyController, error) {
+	return admin(name, (*fabrics.Admin).Identify)
+}
+
+// DiscoveryLog implements [service.Kernel].
+func (k *Kernel) DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error) {
+	return admin(name, func(dev *fabrics.Admin) (nvme.DiscoveryLog, error) { return fabrics.ReadDiscoveryLog(ctx, dev, 0) })
 }
 
 // Ifaces implements [service.Kernel].

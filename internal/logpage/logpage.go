@@ -34,8 +34,12 @@ type Entry struct {
 	TSAS string `json:"tsas,omitempty"`
 }
 
-// SubNVMe is the subtype of an entry that names an NVM subsystem.
-const SubNVMe = "nvme"
+// The subtypes of entries.
+const (
+	SubNVMe      = "nvme"      // an NVM subsystem
+	SubReferral  = "referral"  // another discovery service
+	SubDiscovery = "discovery" // the discovery service that is telling
+)
 
 // FromNVMe turns a decoded entry into text.
 func FromNVMe(e nvme.DiscoveryLogEntry) Entry {
@@ -89,12 +93,26 @@ func (e Entry) Placeholder() bool {
 
 // IOC is the transport ID of the I/O controller that the entry names, when a
 // host reaches it the way it reached the discovery controller dc.
-func (e Entry) IOC(dc tid.TID) (tid.TID, error) {
+func (e Entry) IOC(dc tid.TID) (tid.TID, error) { return e.seenFrom(dc, e.SubNQN) }
+
+// DC is the transport ID of the discovery controller that the entry refers to,
+// when a host reaches it the way it reached the one that says so.
+func (e Entry) DC(dc tid.TID) (tid.TID, error) {
+	return e.seenFrom(dc, cmp.Or(e.SubNQN, nvme.WellKnownDiscoveryNQN))
+}
+
+func (e Entry) seenFrom(dc tid.TID, nqn string) (tid.TID, error) {
 	id := tid.New(tid.TID{
-		Transport: e.TrType, TrAddr: onLink(e.TrAddr, dc), TrSvcID: e.TrSvcID, SubsysNQN: e.SubNQN,
+		Transport: e.TrType, TrAddr: onLink(e.TrAddr, dc), TrSvcID: e.TrSvcID, SubsysNQN: nqn,
 		HostTrAddr: dc.HostTrAddr, HostIface: dc.HostIface, HostNQN: dc.HostNQN,
 	})
 	return id, id.Validate()
+}
+
+// Flags are EFLAGS.
+func (e Entry) Flags() nvme.EntryFlags {
+	n, _ := strconv.ParseUint(e.EFlags, 10, 16)
+	return nvme.EntryFlags(n)
 }
 
 // onLink adds to a link-local address the link that it is on. The target cannot

@@ -46,6 +46,8 @@ type Kernel interface {
 	// Adjust changes what can be changed of a live connection, so that it is as
 	// if it had been made with now.
 	Adjust(name string, was, now fabrics.Options) error
+	// Identify asks a controller who it is and what it can do.
+	Identify(ctx context.Context, name string) (nvme.IdentifyController, error)
 	// DiscoveryLog reads the log page of a discovery controller.
 	DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error)
 	// Ifaces lists the addresses of the network interfaces.

@@ -33,7 +33,7 @@ func (d *Daemon) AddTo(r *stasbus.Report) {
 	}
 	for id, table := range d.inTables() {
 		tables[id] = append(tables[id], stasbus.Origin{Kind: stasbus.NBFT, Place: table})
-		if no := d.cfg.Refuses(id, false); no != nil && d.pages[id] == nil && !told(id) {
+		if no := d.cfg.Refuses(id, false); no != nil && d.dcs[id] == nil && !told(id) {
 			r.Refused = append(r.Refused, stasbus.Refusal{ID: stasbus.ID(id), Origins: tables[id], Why: no.Why})
 		}
 	}
@@ -43,9 +43,12 @@ func (d *Daemon) AddTo(r *stasbus.Report) {
 			c.Origins = append(c.Origins, origin)
 		}
 		c.Origins = append(c.Origins, tables[c.TID()]...)
-		p := d.pages[c.TID()]
+		p := d.dcs[c.TID()]
 		if p == nil {
 			continue
+		}
+		for _, parent := range p.parents {
+			c.Origins = append(c.Origins, stasbus.Origin{Kind: stasbus.Referral, By: new(stasbus.ID(parent))})
 		}
 		c.LogPage = &stasbus.PageState{Known: p.Known, Generation: p.GenCtr, Entries: len(p.Entries)}
 		if st, ok := d.Engine().Status(c.TID()); ok {
@@ -82,7 +85,7 @@ func (d *Daemon) LogPage(ctx context.Context, id tid.TID) (*stasbus.LogPage, err
 
 // logPage belongs to the loop.
 func (d *Daemon) logPage(id tid.TID) *stasbus.LogPage {
-	p := d.pages[id]
+	p := d.dcs[id]
 	if p == nil {
 		return nil
 	}

@@ -3,15 +3,11 @@
 package staf
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"iter"
 	"log/slog"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/nvme-stas/stas/internal/conf"
@@ -26,12 +22,6 @@ import (
 	"github.com/nvme-stas/stas/pkg/uevent"
 )
 
-// The origins of discovery controllers. What has several has the first.
-const (
-	originConfigured = stasbus.Configured
-	originNBFT       = stasbus.NBFT
-)
-
 // Daemon is stafd.
 type Daemon struct {
 	*service.Service
@@ -41,17 +31,29 @@ type Daemon struct {
 
 	// The rest belongs to the loop.
 
-	// pages has what is known of the log of each discovery controller that is
-	// wanted. Controllers come and go; their pages stay as they were last read.
-	pages map[tid.TID]*page
+	// dcs has the discovery controllers that are wanted. Controllers come and
+	// go; what is known of them stays, above all their pages as last read.
+	dcs map[tid.TID]*dc
+
+	// The sources, see reconsider.
+	configured service.Wanted
+	booted     service.Wanted
+	discovered service.Wanted // by mDNS
 
 	cfg      *conf.Config
 	identity hostid.Identity
+	// told has what was said of the sources, so that it is said once.
+	told map[string]bool
 }
 
-type page struct {
+// dc is a discovery controller.
+type dc struct {
 	logpage.Page
+	// origin is the first source that lists it.
 	origin string
+	// parents are the discovery controllers that refer to it, in order.
+	parents []tid.TID
+	depth   int // referrals between it and the source that it is owed to
 	// announced says that the page has been read since its controller was last
 	// taken up. stacd waits for that signal, whether or not anything changed.
 	announced bool
@@ -63,14 +65,15 @@ type state struct {
 }
 
 type controllerState struct {
-	TID    tid.TID      `json:"tid"`
-	Origin string       `json:"origin"`
-	Page   logpage.Page `json:"page"`
+	TID     tid.TID      `json:"tid"`
+	Origin  string       `json:"origin"`
+	Parents []tid.TID    `json:"parents,omitempty"`
+	Page    logpage.Page `json:"page"`
 }
 
 // New returns stafd.
 func New(env service.Env) *Daemon {
-	d := &Daemon{kernel: env.Kernel, bus: env.Bus, log: env.Log, pages: make(map[tid.TID]*page)}
+	d := &Daemon{kernel: env.Kernel, bus: env.Bus, log: env.Log, dcs: make(map[tid.TID]*dc), told: make(map[string]bool)}
 	d.Service = service.New(tid.Discovery, d, env)
 	return d
 }
@@ -80,7 +83,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	var last state
 	if d.Restore(&last) {
 		for _, c := range last.Controllers {
-			d.pages[c.TID] = &page{Page: c.Page, origin: c.Origin}
+			d.dcs[c.TID] = &dc{Page: c.Page, origin: c.Origin, parents: c.Parents}
 		}
 	}
 	return d.Service.Run(ctx, d)
@@ -92,115 +95,26 @@ func (d *Daemon) Tasks() []func(context.Context) error { return nil }
 // Apply implements [service.Policy].
 func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 	d.cfg, d.identity = cfg, identity
-	wanted := service.Configured(cfg, tid.Discovery, identity, d.log)
-	booted := d.booted(cfg, identity, wanted)
-	now := time.Now()
-	byName := func(a, b tid.TID) int { return strings.Compare(a.String(), b.String()) }
-	want := func(all service.Wanted, origin string) {
-		for _, id := range slices.SortedFunc(maps.Keys(all), byName) {
-			if d.pages[id] == nil {
-				d.pages[id] = &page{}
-			}
-			d.pages[id].origin = origin
-			d.Engine().Want(id, all[id], now)
-		}
-	}
-	want(wanted, originConfigured)
-	want(booted, originNBFT)
-	maps.Copy(wanted, booted)
-	removed := false
-	for id, p := range d.pages {
-		if _, ok := wanted[id]; ok {
-			continue
-		}
-		// It may be known from before a restart only.
-		d.WantUntilNow(id, cfg, identity)
-		if stays := d.doubted(cfg, id, p.origin); stays != "" {
-			d.log.Warn(id.String() + stays)
-			continue
-		}
-		d.GiveUp(id, false, func(id tid.TID) bool { _, ok := wanted[id]; return ok })
-		delete(d.pages, id)
-		removed = true
-	}
-	if removed {
-		d.bus.DCRemoved()
-	}
+	clear(d.told)
+	d.configured = service.Configured(cfg, tid.Discovery, identity, d.log)
+	d.booted = d.fromTables()
+	d.reconsider()
 	// Who reloads wants to see what there is now, even from a discovery
 	// controller that tells nobody of its changes.
-	d.Engine().RequestAllWork(now)
-	d.save()
-}
-
-// inTables yields the discovery controllers of the boot tables, as this host
-// would connect them, and which table each is in.
-func (d *Daemon) inTables() iter.Seq2[tid.TID, string] {
-	return func(yield func(tid.TID, string) bool) {
-		for _, c := range d.BootTables().Discovery {
-			id := c.ID
-			id.HostNQN = cmp.Or(id.HostNQN, d.identity.NQN)
-			if d.cfg.IgnoreIface {
-				id.HostIface = ""
-			}
-			if !yield(id, c.Table) {
-				return
-			}
-		}
-	}
-}
-
-// booted returns the discovery controllers of the boot tables, without those
-// that are wanted already.
-func (d *Daemon) booted(cfg *conf.Config, identity hostid.Identity, already service.Wanted) service.Wanted {
-	wanted := make(service.Wanted)
-	for id, table := range d.inTables() {
-		if _, ok := already[id]; ok {
-			continue
-		}
-		if err := id.Validate(); err != nil {
-			d.log.Warn(fmt.Sprintf("a discovery controller of the boot table %s cannot be connected: %v", table, err))
-			continue
-		}
-		if no := cfg.Refuses(id, false); no != nil {
-			d.log.Info(fmt.Sprintf("%s is in the boot table %s, but not connected: %s", id, table, no.Why))
-			continue
-		}
-		wanted[id] = service.Options(id, tid.Discovery, cfg.ParamsFor(id), identity)
-	}
-	return wanted
-}
-
-// doubted says why a controller stays though nothing lists it any more, or
-// nothing if it does not: not everything could be read or understood.
-func (d *Daemon) doubted(cfg *conf.Config, id tid.TID, origin string) string {
-	if origin != originNBFT {
-		if service.Doubted(cfg, id) {
-			return service.Stays
-		}
-		return ""
-	}
-	switch no := cfg.Refuses(id, false); {
-	case no != nil && no.Sure:
-		return ""
-	case no != nil:
-		return service.Stays
-	case d.BootTables().Unread:
-		return " stays, because the boot tables cannot be read"
-	}
-	return ""
+	d.Engine().RequestAllWork(time.Now())
 }
 
 func (d *Daemon) save() {
-	s := state{Controllers: make([]controllerState, 0, len(d.pages))}
-	for id, p := range d.pages {
-		s.Controllers = append(s.Controllers, controllerState{id, p.origin, p.Page})
+	s := state{Controllers: make([]controllerState, 0, len(d.dcs))}
+	for id, c := range d.dcs {
+		s.Controllers = append(s.Controllers, controllerState{id, c.origin, c.parents, c.Page})
 	}
 	d.Save(s)
 }
 
 // Event implements [service.Policy].
 func (d *Daemon) Event(ev reconcile.Event) {
-	if p := d.pages[ev.TID]; p != nil && (ev.Kind == reconcile.Connected || ev.Kind == reconcile.Adopted) {
+	if p := d.dcs[ev.TID]; p != nil && (ev.Kind == reconcile.Connected || ev.Kind == reconcile.Adopted) {
 		p.announced = false
 	}
 }
@@ -213,7 +127,7 @@ func (d *Daemon) Work(ctx context.Context, op reconcile.Op[fabrics.Options]) (fu
 
 // took takes what was read of a discovery controller's log.
 func (d *Daemon) took(id tid.TID, device string, log nvme.DiscoveryLog) {
-	p := d.pages[id]
+	p := d.dcs[id]
 	if p == nil {
 		return // not wanted any more
 	}
@@ -228,6 +142,9 @@ func (d *Daemon) took(id tid.TID, device string, log nvme.DiscoveryLog) {
 		d.log.Info(fmt.Sprintf("%s: log page with %d entries", id, len(next.Entries)), "device", device, "genctr", next.GenCtr)
 		d.save()
 		d.bus.LogPagesChanged(id, device)
+	}
+	if changed {
+		d.reconsider() // it may refer to others
 	}
 }
 
@@ -260,7 +177,7 @@ func (d *Daemon) Overrun() { d.Engine().RequestAllWork(time.Now()) }
 
 // Info implements [service.Policy].
 func (d *Daemon) Info(id tid.TID, _ bool, info stasbus.Dict) {
-	p := d.pages[id]
+	p := d.dcs[id]
 	if p == nil {
 		return
 	}
@@ -274,7 +191,7 @@ func (d *Daemon) Info(id tid.TID, _ bool, info stasbus.Dict) {
 func (d *Daemon) GetLogPages(ctx context.Context, id tid.TID) ([]stasbus.Dict, error) {
 	list := []stasbus.Dict{}
 	err := d.Loop().Do(ctx, func() {
-		if p := d.pages[id]; p != nil {
+		if p := d.dcs[id]; p != nil {
 			for _, e := range p.Entries {
 				list = append(list, e.Map())
 			}
@@ -291,7 +208,7 @@ func (d *Daemon) GetAllLogPages(ctx context.Context, detailed bool) (string, err
 	var entries [][]logpage.Entry
 	all, err := d.Describe(ctx, detailed, func(id tid.TID) {
 		var e []logpage.Entry
-		if p := d.pages[id]; p != nil {
+		if p := d.dcs[id]; p != nil {
 			e = p.Entries // replaced, never changed
 		}
 		entries = append(entries, e)

@@ -91,6 +91,8 @@ func (c *Controller) TID() tid.TID { return tid.TID(c.ID) }
 const (
 	Configured = "configured" // a controller= line
 	NBFT       = "nbft"       // a boot table of the firmware
+	Discovered = "discovered" // announced by mDNS
+	Referral   = "referral"   // an entry of a log page that refers to another discovery controller
 	Listed     = "log-page"   // an entry of a log page
 	Remembered = "remembered" // wanted before the daemon was restarted; its source is not heard of yet
 )

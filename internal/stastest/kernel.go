@@ -65,6 +65,7 @@ type port struct {
 	subsystems   map[string]bool
 	unreadable   error // what reading the log page gives
 	discoveryNQN string
+	identify     func(*nvme.IdentifyController) // see SetIdentify
 }
 
 // NewKernel returns a kernel without controllers and a target without ports.
@@ -425,18 +426,54 @@ func (k *Kernel) Delete(name string) error {
 	return nil
 }
 
+// Identify implements [service.Kernel].
+func (k *Kernel) Identify(_ context.Context, name string) (nvme.IdentifyController, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c, err := k.live(name)
+	if err != nil {
+		return nvme.IdentifyController{}, err
+	}
+	id := nvme.IdentifyController{Model: c.Model, SubNQN: c.SubsysNQN, KAS: 10, CntrlType: nvme.ControllerIO}
+	if c.Kind == nvmesysfs.Discovery {
+		id.CntrlType, id.OAES = nvme.ControllerDiscovery, nvme.AENConfigDiscovery
+	}
+	if change := c.port.identify; change != nil {
+		change(&id)
+	}
+	return id, nil
+}
+
+// SetIdentify has a port's controllers tell something else when they are asked
+// who they are.
+func (k *Kernel) SetIdentify(addr, svc string, change func(*nvme.IdentifyController)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ports[addr+" "+svc].identify = change
+}
+
+// live returns a controller that takes commands. The caller holds the lock.
+func (k *Kernel) live(name string) (*ctrl, error) {
+	switch c := k.ctrls[name]; {
+	case c == nil:
+		return nil, unix.ENODEV
+	case c.State != nvmesysfs.Live:
+		return nil, unix.EAGAIN
+	default:
+		return c, nil
+	}
+}
+
 // DiscoveryLog implements [service.Kernel].
 func (k *Kernel) DiscoveryLog(_ context.Context, name string) (nvme.DiscoveryLog, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	c := k.ctrls[name]
-	switch {
-	case c == nil:
-		return nvme.DiscoveryLog{}, unix.ENODEV
-	case c.State != nvmesysfs.Live:
-		return nvme.DiscoveryLog{}, unix.EAGAIN
-	case c.port.unreadable != nil:
-		return nvme.DiscoveryLog{}, c.port.unreadable
+	c, err := k.live(name)
+	if err == nil {
+		err = c.port.unreadable
+	}
+	if err != nil {
+		return nvme.DiscoveryLog{}, err
 	}
 	entry := nvme.DiscoveryLogEntry{
 		TrType: nvme.TCP, AdrFam: nvme.FamilyIPv4, SubType: nvme.CurrentDiscovery,

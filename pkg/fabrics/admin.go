@@ -110,3 +110,13 @@ func (a *Admin) GetLogPage(lid, lsp uint8, rae bool, offset uint64, buf []byte) 
 	}
 	return nil
 }
+
+// Identify reads the Identify Controller data structure.
+func (a *Admin) Identify() (nvme.IdentifyController, error) {
+	get := nvme.Identify{CNS: nvme.CNSController}.Command()
+	var buf [nvme.IdentifySize]byte
+	if err := a.Do(&AdminCmd{Opcode: get.Opcode, CDW10: get.CDW10}, buf[:]); err != nil {
+		return nvme.IdentifyController{}, fmt.Errorf("identify controller %s: %w", a.file.Name(), err)
+	}
+	return nvme.DecodeIdentifyController(buf[:])
+}
