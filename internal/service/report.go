@@ -52,7 +52,11 @@ func (s *Service) report(ctx context.Context, choose func() []reconcile.Status) 
 			r.ReloadFailed, r.ReloadError = true, *why
 		}
 		for _, st := range choose() {
-			r.Controllers = append(r.Controllers, facts(st))
+			c := facts(st)
+			if a, ok := s.connects.last(st.TID); ok {
+				c.Probe = &stasbus.Probe{Time: a.probed, Took: a.probe.Seconds()}
+			}
+			r.Controllers = append(r.Controllers, c)
 		}
 		s.policy.AddTo(&r)
 	})

@@ -316,6 +316,13 @@ func (k *kernel) DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryL
 	return k.Kernel.DiscoveryLog(ctx, name)
 }
 
+func (k *kernel) Probe(ctx context.Context, o fabrics.Options) error {
+	if err := k.before("probe"); err != nil {
+		return err
+	}
+	return k.Kernel.Probe(ctx, o)
+}
+
 func (k *kernel) Connect(o fabrics.Options) (string, error) {
 	if err := k.before("connect"); err != nil {
 		return "", err

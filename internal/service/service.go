@@ -34,6 +34,9 @@ type Kernel interface {
 	Kind(name string) (nvmesysfs.Kind, error)
 	Read(name string) (nvmesysfs.Controller, error)
 	Namespaces(name string) ([]nvmesysfs.Namespace, error)
+	// Probe finds out in user space whether the target of a connect answers,
+	// as far as that can be found out. It fails as the connect would.
+	Probe(context.Context, fabrics.Options) error
 	// Connect creates a controller and returns its name.
 	Connect(fabrics.Options) (name string, err error)
 	// Options are those that the kernel can connect with.
@@ -71,15 +74,13 @@ const (
 	retryCap   = time.Minute      // at most
 	afterLoss  = time.Second      // before a lost controller is connected again
 	fullPass   = 60 * time.Second // between looks at all controllers, events or not
-	burst      = 4                // connects at a time
+	// probes bounds the targets that are being connected, of which all but a
+	// few are asked first whether they are there: see preflight.go.
+	probes = 64
 	// busyDevices bounds the operations on existing devices. Each may block
 	// for a minute if its target is silent, so they must not wait for each other.
 	busyDevices = 64
 )
-
-// The number of connects at a time: the kernel makes one after the other
-// anyway (nvmf_dev_mutex), but while it works the next one should be waiting,
-// or its caller's preparation and clean-up would add up.
 
 // Service runs one daemon.
 type Service struct {
@@ -103,6 +104,7 @@ type Service struct {
 	// kernelOptions are those that the kernel can connect with, once known.
 	kernelOptions atomic.Pointer[fabrics.OptionSet]
 	workers       sync.WaitGroup
+	connects      *connects
 }
 
 // New returns the service of a daemon that looks after controllers of a kind.
@@ -111,12 +113,14 @@ func New(kind tid.Kind, policy Policy, env Env) *Service {
 		env: env, kind: kind, policy: policy, log: env.Log,
 		resync:  make(chan struct{}, 1),
 		unsaved: make(chan json.RawMessage, 1),
+
+		connects: newConnects(),
 	}
 	s.loop = daemon.NewLoop(s.step)
 	s.engine = reconcile.New(reconcile.Config[fabrics.Options]{
 		Kind: kind,
 		Limit: map[reconcile.OpKind]int{
-			reconcile.Connect: burst, reconcile.Disconnect: busyDevices, reconcile.Adjust: busyDevices, reconcile.Work: busyDevices,
+			reconcile.Connect: probes, reconcile.Disconnect: busyDevices, reconcile.Adjust: busyDevices, reconcile.Work: busyDevices,
 		},
 		Backoff:   backoff,
 		AfterLoss: afterLoss,
@@ -174,7 +178,7 @@ func (s *Service) carryOut(op reconcile.Op[fabrics.Options]) {
 	switch op.Kind {
 	case reconcile.Connect:
 		if err = s.excluded(op.Params); err == nil {
-			device, err = s.env.Kernel.Connect(op.Params)
+			device, err = s.connect(op)
 		}
 		if errors.Is(err, unix.EALREADY) {
 			s.requestPass() // the kernel has one that we do not know of

@@ -73,6 +73,7 @@ type Controller struct {
 
 	Operation *Operation `json:"operation,omitempty"` // running now
 	Connect   *Failure   `json:"connect,omitempty"`   // the last attempts failed
+	Probe     *Probe     `json:"probe,omitempty"`     // before the last attempt
 	LogPage   *PageState `json:"log-page,omitempty"`  // of a discovery controller
 
 	// What sysfs shows of the device.
@@ -111,6 +112,12 @@ type Origin struct {
 type Operation struct {
 	Kind  string    `json:"kind"` // "connect", "disconnect", or "work": reading the log page
 	Since time.Time `json:"since"`
+}
+
+// Probe is asking in user space whether a target answers.
+type Probe struct {
+	Time time.Time `json:"time"`
+	Took float64   `json:"took"` // seconds
 }
 
 // Failure is a series of attempts that failed.

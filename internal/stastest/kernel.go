@@ -30,6 +30,25 @@ const (
 	connectTime           = 20 * time.Millisecond
 )
 
+// How long the kernel waits for a target that says nothing (tcp.c: TCP_SYNCNT
+// 1, 10 s for ICResp; nvme_core.admin_timeout).
+const (
+	waitSYN    = 3 * time.Second
+	waitICResp = 10 * time.Second
+	waitAdmin  = 60 * time.Second
+)
+
+// Silence is what a port leaves unanswered.
+type Silence int
+
+// The kinds of silence.
+const (
+	Answers   Silence = iota
+	BlackHole         // SYN
+	Mute              // ICReq
+	MuteLater         // all that comes after ICResp
+)
+
 // Kernel is a Linux kernel as far as the daemons can tell, with a target that
 // its controllers connect to. Use it in a synctest bubble: its time passes in
 // sleeps.
@@ -61,6 +80,7 @@ type port struct {
 	id           int
 	addr, svc    string
 	open         bool
+	silence      Silence
 	genctr       uint64
 	subsystems   map[string]bool
 	unreadable   error // what reading the log page gives
@@ -103,6 +123,13 @@ func (k *Kernel) ClosePort(addr, svc string) {
 			k.lose(c)
 		}
 	}
+}
+
+// Silence makes a port answer less than it should. What is connected stays so.
+func (k *Kernel) Silence(addr, svc string, what Silence) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ports[addr+" "+svc].silence = what
 }
 
 // Offer makes a subsystem visible through a port, or invisible.
@@ -161,7 +188,7 @@ func (k *Kernel) reconnect(c *ctrl, stop <-chan struct{}) {
 		case <-time.After(delay):
 		}
 		k.mu.Lock()
-		if c.port.open && c.State == nvmesysfs.Connecting {
+		if c.port.open && c.port.silence == Answers && c.State == nvmesysfs.Connecting {
 			if c.Kind == nvmesysfs.IO && !c.port.subsystems[c.SubsysNQN] {
 				// Connect Invalid Parameters with DNR: no second attempt.
 				k.remove(c)
@@ -314,6 +341,31 @@ func (k *Kernel) Controllers() []nvmesysfs.Controller {
 	return all
 }
 
+// Probe implements [service.Kernel].
+func (k *Kernel) Probe(ctx context.Context, o fabrics.Options) error {
+	k.mu.Lock()
+	var wait time.Duration
+	var errno unix.Errno
+	switch p := k.ports[o.TrAddr+" "+o.TrSvcID]; {
+	case p == nil, !p.open:
+		errno = unix.ECONNREFUSED
+	case p.silence == BlackHole:
+		wait, errno = waitSYN, unix.ETIMEDOUT
+	case p.silence == Mute:
+		wait, errno = waitICResp, unix.EAGAIN
+	}
+	k.mu.Unlock()
+	if errno == 0 {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(wait):
+	}
+	return &fabrics.ConnectError{Options: o, Errno: errno}
+}
+
 // Connect implements [service.Kernel].
 func (k *Kernel) Connect(o fabrics.Options) (string, error) {
 	if (o.HostNQN == "") != (o.HostID == "") {
@@ -329,7 +381,7 @@ func (k *Kernel) Connect(o fabrics.Options) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	time.Sleep(connectTime)
+	time.Sleep(k.patience(c))
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if errno := k.handshake(c); errno != 0 {
@@ -390,12 +442,24 @@ func (c *ctrl) setRetries() {
 	}
 }
 
+// patience is how long the kernel waits for the target.
+func (k *Kernel) patience(c *ctrl) time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if c.port == nil {
+		return connectTime
+	}
+	return [...]time.Duration{connectTime, waitSYN, waitICResp, waitAdmin}[c.port.silence]
+}
+
 // handshake is what the target has to say.
 func (k *Kernel) handshake(c *ctrl) unix.Errno {
 	nqn := c.Model
 	switch {
 	case c.port == nil || !c.port.open:
 		return unix.ECONNREFUSED
+	case c.port.silence != Answers:
+		return [...]unix.Errno{0, unix.ETIMEDOUT, unix.EAGAIN, unix.EIO}[c.port.silence]
 	case nqn == c.port.discoveryNQN:
 		c.Kind, c.CntrlType, c.DCType = nvmesysfs.Discovery, "discovery", ""
 	case c.port.subsystems[nqn]:
