@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nvme-stas/stas/internal/registry"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/tid"
 	"github.com/nvme-stas/stas/pkg/fabrics"
@@ -42,6 +43,7 @@ type Kernel struct {
 	ctrls     map[string]*ctrl
 	ports     map[string]*port
 	listeners map[*Events]bool
+	owners    map[string]string // the host's registry
 	// Connects and Deletes count what the daemons asked for.
 	Connects, Deletes int
 }
@@ -74,6 +76,7 @@ func NewKernel() *Kernel {
 		ctrls:     make(map[string]*ctrl),
 		ports:     make(map[string]*port),
 		listeners: make(map[*Events]bool),
+		owners:    make(map[string]string),
 	}
 }
 
@@ -420,6 +423,44 @@ func (k *Kernel) DiscoveryLog(_ context.Context, name string) (nvme.DiscoveryLog
 
 // Ifaces implements [service.Kernel].
 func (k *Kernel) Ifaces() ([]tid.IfaceAddr, error) { return nil, nil }
+
+// Owner implements [service.Kernel].
+func (k *Kernel) Owner(name string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.owners[name]
+}
+
+// SetOwner is another program that owns a controller.
+func (k *Kernel) SetOwner(name, owner string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.owners[name] = owner
+}
+
+// Own implements [service.Kernel].
+func (k *Kernel) Own(name string) error {
+	k.SetOwner(name, registry.Self)
+	return nil
+}
+
+// Disown implements [service.Kernel].
+func (k *Kernel) Disown(name string, _ uint64) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ctrls[name] == nil {
+		delete(k.owners, name)
+	}
+	return nil
+}
+
+// Sweep implements [service.Kernel].
+func (k *Kernel) Sweep() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.DeleteFunc(k.owners, func(name, _ string) bool { return k.ctrls[name] == nil })
+	return nil
+}
 
 // Listen implements [service.Kernel].
 func (k *Kernel) Listen() (service.Events, error) {
