@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/nvme-stas/stas/internal/registry"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/tid"
 	"github.com/nvme-stas/stas/pkg/fabrics"
@@ -23,6 +24,7 @@ import (
 // Kernel implements [service.Kernel].
 type Kernel struct {
 	*nvmesysfs.FS
+	registry.Registry
 	fabrics fabrics.Device
 	log     *slog.Logger
 }
@@ -33,7 +35,7 @@ func Open(log *slog.Logger) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Kernel{FS: sysfs, log: log}, nil
+	return &Kernel{FS: sysfs, Registry: registry.Default, log: log}, nil
 }
 
 // Available says what to do if the kernel cannot connect anything.

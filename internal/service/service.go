@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"github.com/nvme-stas/stas/internal/daemon"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/reconcile"
+	"github.com/nvme-stas/stas/internal/registry"
 	"github.com/nvme-stas/stas/internal/tid"
 	"github.com/nvme-stas/stas/pkg/fabrics"
 	"github.com/nvme-stas/stas/pkg/nvme"
@@ -55,6 +57,14 @@ type Kernel interface {
 	DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error)
 	// Ifaces lists the addresses of the network interfaces.
 	Ifaces() ([]tid.IfaceAddr, error)
+	// Owner returns who owns a controller in the host's registry, or nothing
+	// if nobody does. Own notes there that one that was just connected is ours,
+	// Disown that it was removed, as the uevent with this number says. Sweep
+	// looks for what was removed while nobody watched.
+	Owner(name string) string
+	Own(name string) error
+	Disown(name string, seqnum uint64) error
+	Sweep() error
 	// Listen opens a source of uevents.
 	Listen() (Events, error)
 	// WatchNetwork calls changed after a link or an address of the host has come
@@ -180,11 +190,17 @@ func (s *Service) carryOut(op reconcile.Op[fabrics.Options]) {
 		if err = s.excluded(op.Params); err == nil {
 			device, err = s.connect(op)
 		}
+		if err == nil {
+			s.own(device)
+		}
 		if errors.Is(err, unix.EALREADY) {
 			s.requestPass() // the kernel has one that we do not know of
 		}
 	case reconcile.Disconnect:
 		if err = s.verify(op); err == nil {
+			err = s.owned(device)
+		}
+		if err == nil {
 			err = s.policy.Guard(op)
 		}
 		if err == nil {
@@ -252,6 +268,21 @@ func (s *Service) excluded(o fabrics.Options) error {
 	}
 	if why := s.env.Excluded(o); why != "" {
 		return excludedError(why)
+	}
+	return nil
+}
+
+// own notes in the host's registry that a controller is ours.
+func (s *Service) own(device string) {
+	if err := s.env.Kernel.Own(device); err != nil {
+		s.log.Warn("cannot note in the host's registry who owns a controller; \"nvme disconnect-all\" would not spare it", "device", device, "error", err)
+	}
+}
+
+// owned is an error for what belongs to somebody else: it is not ours to remove.
+func (s *Service) owned(device string) error {
+	if owner := s.env.Kernel.Owner(device); owner != "" && owner != registry.Self {
+		return fmt.Errorf("it is owned by %q in the host's registry (/run/nvme/registry)", owner)
 	}
 	return nil
 }

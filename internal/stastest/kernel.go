@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nvme-stas/stas/internal/registry"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/tid"
 	"github.com/nvme-stas/stas/pkg/fabrics"
@@ -62,6 +63,7 @@ type Kernel struct {
 	ports     map[string]*port
 	listeners map[*Events]bool
 	networks  map[chan struct{}]bool
+	owners    map[string]string // the host's registry
 	// Connects and Deletes count what the daemons asked for.
 	Connects, Deletes int
 }
@@ -97,6 +99,7 @@ func NewKernel() *Kernel {
 		ports:     make(map[string]*port),
 		listeners: make(map[*Events]bool),
 		networks:  make(map[chan struct{}]bool),
+		owners:    make(map[string]string),
 	}
 }
 
@@ -586,6 +589,44 @@ func (k *Kernel) NetworkUp() {
 		default:
 		}
 	}
+}
+
+// Owner implements [service.Kernel].
+func (k *Kernel) Owner(name string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.owners[name]
+}
+
+// SetOwner is another program that owns a controller.
+func (k *Kernel) SetOwner(name, owner string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.owners[name] = owner
+}
+
+// Own implements [service.Kernel].
+func (k *Kernel) Own(name string) error {
+	k.SetOwner(name, registry.Self)
+	return nil
+}
+
+// Disown implements [service.Kernel].
+func (k *Kernel) Disown(name string, _ uint64) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ctrls[name] == nil {
+		delete(k.owners, name)
+	}
+	return nil
+}
+
+// Sweep implements [service.Kernel].
+func (k *Kernel) Sweep() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.DeleteFunc(k.owners, func(name, _ string) bool { return k.ctrls[name] == nil })
+	return nil
 }
 
 // Listen implements [service.Kernel].
