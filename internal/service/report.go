@@ -59,6 +59,7 @@ func (s *Service) report(ctx context.Context, choose func() []reconcile.Status) 
 			r.Controllers = append(r.Controllers, c)
 		}
 		s.policy.AddTo(&r)
+		s.addNames(&r)
 	})
 	if err != nil {
 		return stasbus.Report{}, err // the loop may still be about to write to r

@@ -158,14 +158,21 @@ type policy struct {
 	overruns int
 	task     func(context.Context) error
 	guard    error
+	apply    func(*conf.Config, hostid.Identity)
 }
 
-func (p *policy) Apply(*conf.Config, hostid.Identity)  { p.applied++ }
 func (p *policy) Event(ev reconcile.Event)             { p.events = append(p.events, ev) }
 func (p *policy) Changed(uevent.Event)                 { p.changed++ }
 func (p *policy) Info(tid.TID, bool, stasbus.Dict)     {}
 func (p *policy) AddTo(*stasbus.Report)                {}
 func (p *policy) Tasks() []func(context.Context) error { return []func(context.Context) error{p.run} }
+
+func (p *policy) Apply(cfg *conf.Config, identity hostid.Identity) {
+	p.applied++
+	if p.apply != nil {
+		p.apply(cfg, identity)
+	}
+}
 
 func (p *policy) run(ctx context.Context) error {
 	if p.task != nil {

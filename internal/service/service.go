@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nvme-stas/stas/internal/boot"
+	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/daemon"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/reconcile"
@@ -103,6 +106,9 @@ type Service struct {
 	identity hostid.Identity                    // of the loop
 	boot     boot.Tables                        // of the loop
 	shown    map[tid.TID]map[string]string      // of the loop, see conf.Controller
+	// configured is the configuration as it was read, with host names.
+	configured *conf.Config // of the loop
+	names      names        // of the loop
 
 	ctx          context.Context // of Run
 	seq          atomic.Uint64   // see reconcile.Engine.Observe
@@ -125,6 +131,11 @@ func New(kind tid.Kind, policy Policy, env Env) *Service {
 		unsaved: make(chan json.RawMessage, 1),
 
 		connects: newConnects(),
+	}
+	if s.env.Resolve == nil {
+		s.env.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
 	}
 	s.loop = daemon.NewLoop(s.step)
 	s.engine = reconcile.New(reconcile.Config[fabrics.Options]{
@@ -171,9 +182,14 @@ func differ(was, now fabrics.Options) bool {
 
 // step runs in the loop after something has happened.
 func (s *Service) step() time.Time {
-	ops, wake := s.engine.Next(time.Now())
+	now := time.Now()
+	names := s.tendNames(now)
+	ops, wake := s.engine.Next(now)
 	for _, op := range ops {
 		s.workers.Go(func() { s.carryOut(op) })
+	}
+	if wake.IsZero() || !names.IsZero() && names.Before(wake) {
+		return names
 	}
 	return wake
 }
@@ -316,6 +332,7 @@ func (s *Service) notify(ev reconcile.Event) {
 	case reconcile.Adopted:
 		log.Info(name + " is connected already, taking it over")
 	case reconcile.Lost:
+		s.names.doubt(ev.TID, time.Now())
 		log.Warn(name + " was removed, connecting again")
 	case reconcile.Disconnected:
 		log.Info(name + " disconnected")
@@ -326,6 +343,9 @@ func (s *Service) notify(ev reconcile.Event) {
 	case reconcile.Adjusted:
 		log.Info(name + " has its new parameters")
 	case reconcile.ConnectFailed, reconcile.DisconnectFailed, reconcile.WorkFailed, reconcile.AdjustFailed:
+		if ev.Kind == reconcile.ConnectFailed {
+			s.names.doubt(ev.TID, time.Now())
+		}
 		// The first failure of a series tells; the others are in "ls".
 		level := slog.LevelDebug
 		if ev.Attempt == 1 {
