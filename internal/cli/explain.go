@@ -253,6 +253,11 @@ func (t *tool) explainController(r stasbus.Report, c *stasbus.Controller) explan
 		say("It is wanted: %s.", wishes(c.Origins))
 	}
 	for _, o := range c.Origins {
+		if o.Host != nil {
+			say("%s", hostName(o.Host, r.Time))
+		}
+	}
+	for _, o := range c.Origins {
 		if o.NotConnected {
 			say("The entry says that the central discovery controller has no connection to the subsystem, so the attempt may be in vain.")
 			break
@@ -279,6 +284,21 @@ func (t *tool) explainController(r stasbus.Report, c *stasbus.Controller) explan
 		say("%s", reach(c))
 	}
 	return e
+}
+
+// hostName is how the configuration comes to ask for this address.
+func hostName(h *stasbus.HostName, now time.Time) string {
+	s := "The configuration has the host name " + h.Name
+	if h.Former {
+		s += ", which stands for another address now; this connection stays as long as it lasts, and until the other one serves"
+	}
+	if !h.Answered.IsZero() {
+		s += "; the last answer came " + duration(now.Sub(h.Answered)) + " ago"
+	}
+	if h.Failure != nil {
+		s += ", and since then there was none: " + h.Failure.Error
+	}
+	return s + "."
 }
 
 // situation is whether it is connected.

@@ -114,6 +114,8 @@ func origin(r row) string {
 		switch {
 		case o.By != nil:
 			words = append(words, o.By.TrAddr)
+		case o.Host != nil:
+			words = append(words, o.Kind+" as "+o.Host.Name)
 		default:
 			words = append(words, o.Kind)
 		}

@@ -290,6 +290,11 @@ func TestControllers(t *testing.T) {
 		issues []string
 	}{
 		{name: "plain", text: line, want: []Controller{tcp}},
+		{name: "host name", text: strings.Replace(line, "10.0.0.1", "DC1.example.org", 1), want: []Controller{c(2, "tcp", "dc1.example.org", "8009")}},
+		{
+			name: "no host name", text: strings.Replace(line, "10.0.0.1", "dc1..org", 1),
+			issues: []string{`f:2: "transport=tcp;traddr=dc1..org;nqn=` + nqn + `": traddr "dc1..org" is not an IP address; controller ignored`},
+		},
 		{name: "blanks and empty fields", text: "controller =  transport = tcp ;; traddr= 10.0.0.1 ; nqn =" + nqn + ";", want: []Controller{tcp}},
 		{name: "last field counts", text: "controller=traddr=10.0.0.2;transport=tcp;traddr=10.0.0.1;nqn=nqn.x;nqn=" + nqn, want: []Controller{tcp}},
 		{name: "nqn before subsysnqn", text: "controller=nqn=" + nqn + ";transport=tcp;traddr=10.0.0.1;subsysnqn=nqn.x", want: []Controller{tcp}},

@@ -1,5 +1,10 @@
 package service
 
+import (
+	"context"
+	"net/netip"
+)
+
 // What tests look at from outside.
 var (
 	Backoff  = backoff
@@ -17,3 +22,6 @@ const (
 
 // TimerText is for tests.
 var TimerText = timerText
+
+// ResolverOf is what a service looks up host names with.
+func ResolverOf(s *Service) func(context.Context, string) ([]netip.Addr, error) { return s.env.Resolve }

@@ -86,7 +86,8 @@ func (r *rig) env(change func(*service.Env)) service.Env {
 func (r *rig) start() {
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancelCause(context.Background())
-	go func() { r.done <- r.svc.Run(ctx, nil); close(r.done) }()
+	svc, done := r.svc, r.done
+	go func() { done <- svc.Run(ctx, nil); close(done) }()
 	r.t.Cleanup(func() {
 		r.cancel(nil)
 		if err := <-r.done; err != nil {
