@@ -42,13 +42,13 @@ func TestDefaults(t *testing.T) {
 		{
 			Daemon:   Stafd,
 			Params:   Params{KATO: new(30), CtrlLossTMO: new(600)},
-			IPFamily: families, PLEO: true, Zeroconf: true, PersistentConns: true,
+			IPFamily: families, ConnectRetryMax: time.Minute, PLEO: true, Zeroconf: true, PersistentConns: true,
 			ZeroconfPersistence: 72 * time.Hour,
 		},
 		{
 			Daemon:   Stacd,
 			Params:   Params{CtrlLossTMO: new(600)},
-			IPFamily: families, DisconnectScope: OnlyStasConnections, DisconnectTrtypes: []string{"tcp"},
+			IPFamily: families, ConnectRetryMax: time.Minute, DisconnectScope: OnlyStasConnections, DisconnectTrtypes: []string{"tcp"},
 		},
 	} {
 		got, issues := parse(t, want.Daemon, "")
@@ -155,6 +155,16 @@ func TestOptions(t *testing.T) {
 			name: "blacklist", text: "[Controllers]\nblacklist=traddr=::1",
 			want:   func(c *Config) { c.Excludes = Rules{{Place{"f", 2}, []field{{"traddr", "::1"}}}} },
 			issues: []string{`f:2: "blacklist": the option is exclude in [Controllers] now; taken as that`},
+		},
+
+		{name: "connect-retry-max", text: "[Global]\nconnect-retry-max=5 minutes", want: func(c *Config) { c.ConnectRetryMax = 5 * time.Minute }},
+		{
+			name: "connect-retry-max, too short", text: "[Global]\nconnect-retry-max=0",
+			issues: []string{`f:2: "connect-retry-max = 0": out of range; allowed: a time from 1 second to 1 day, such as "60" (seconds) or "5 minutes"; using 60`},
+		},
+		{
+			name: "connect-retry-max, never", daemon: Stacd, text: "[Global]\nconnect-retry-max=soon",
+			issues: []string{`f:2: "connect-retry-max = soon": not a time span; allowed: a time from 1 second to 1 day, such as "60" (seconds) or "5 minutes"; using 60`},
 		},
 
 		// Not built yet.

@@ -303,7 +303,7 @@ func (s *Service) lookedUp(name string, answer []netip.Addr, err error, now time
 	if err != nil {
 		q.failures++
 		q.err = err
-		pause := backoff(q.failures)
+		pause := s.backoff(reconcile.Try{Err: err, N: q.failures})
 		q.next = now.Add(pause)
 		if q.failures == 1 {
 			stays := "what it stood for last stays"

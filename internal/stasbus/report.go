@@ -69,12 +69,19 @@ type Controller struct {
 	// it is "connecting" while an attempt is made, else "waiting".
 	State   string   `json:"state"`
 	Wanted  bool     `json:"wanted"`
-	Origins []Origin `json:"origins"` // why it is wanted
+	Held    bool     `json:"held,omitempty"` // by an operator: neither connected nor disconnected
+	Origins []Origin `json:"origins"`        // why it is wanted
 
 	Operation *Operation `json:"operation,omitempty"` // running now
 	Connect   *Failure   `json:"connect,omitempty"`   // the last attempts failed
 	Probe     *Probe     `json:"probe,omitempty"`     // before the last attempt
 	LogPage   *PageState `json:"log-page,omitempty"`  // of a discovery controller
+
+	// LostSince is when the connection of the device was seen to be broken. The
+	// kernel tries to get it back until about GivesUp, or for ever if that is not
+	// there.
+	LostSince time.Time `json:"lost-since,omitzero"`
+	GivesUp   time.Time `json:"gives-up,omitzero"`
 
 	// What sysfs shows of the device.
 	SrcAddr    string      `json:"src-addr,omitempty"`
@@ -134,10 +141,14 @@ type Probe struct {
 
 // Failure is a series of attempts that failed.
 type Failure struct {
-	Attempts int       `json:"attempts"`
-	Error    string    `json:"error"`
-	Errno    string    `json:"errno,omitempty"` // its name, such as "ECONNREFUSED"
-	Next     time.Time `json:"next,omitzero"`   // the next attempt
+	Attempts int    `json:"attempts"`
+	Error    string `json:"error"`
+	Errno    string `json:"errno,omitempty"` // its name, such as "ECONNREFUSED"
+	// Class is the kind of failure, which decides how soon it is tried again:
+	// "refused", "mute", "authentication" and others.
+	Class  string    `json:"class,omitempty"`
+	Remedy string    `json:"remedy,omitempty"` // what can be done about it, a sentence
+	Next   time.Time `json:"next,omitzero"`    // the next attempt
 }
 
 // PageState is what is known of a discovery controller's log page.
