@@ -33,6 +33,7 @@ var TimerText = timerText
 
 // ResolverOf is what a service looks up host names with.
 func ResolverOf(s *Service) func(context.Context, string) ([]netip.Addr, error) { return s.env.Resolve }
+
 // Numbers are the error numbers that have a class.
 func Numbers() (all []unix.Errno) {
 	for n := range numbers {
