@@ -54,10 +54,21 @@ type Kernel interface {
 	// Adjust changes what can be changed of a live connection, so that it is as
 	// if it had been made with now.
 	Adjust(name string, was, now fabrics.Options) error
+	// Attr reads an attribute of a controller from sysfs.
+	Attr(name, attribute string) (string, error)
 	// Identify asks a controller who it is and what it can do.
 	Identify(ctx context.Context, name string) (nvme.IdentifyController, error)
-	// DiscoveryLog reads the log page of a discovery controller.
-	DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error)
+	// SupportedLogPages reads which log pages a controller has; see
+	// [nvme.LogPageSupported].
+	SupportedLogPages(ctx context.Context, name string) ([]byte, error)
+	// DiscoveryLog reads the log page of a discovery controller, with LSP bits.
+	DiscoveryLog(ctx context.Context, name string, lsp uint8) (nvme.DiscoveryLog, error)
+	// Manage tells a discovery controller something, or has it forget that.
+	// The controller gets the time given, or the kernel's usual one with 0.
+	Manage(ctx context.Context, name string, info nvme.DiscoveryInformation, timeout time.Duration) error
+	// System is the host's name, and what it runs: operating system, kernel,
+	// distribution.
+	System() (name, version string)
 	// Ifaces lists the addresses of the network interfaces.
 	Ifaces() ([]tid.IfaceAddr, error)
 	// Owner returns who owns a controller in the host's registry, or nothing
@@ -107,8 +118,9 @@ type Service struct {
 	boot     boot.Tables                        // of the loop
 	shown    map[tid.TID]map[string]string      // of the loop, see conf.Controller
 	// configured is the configuration as it was read, with host names.
-	configured *conf.Config // of the loop
-	names      names        // of the loop
+	configured *conf.Config       // of the loop
+	names      names              // of the loop
+	timing     map[tid.TID]timing // of the loop
 
 	ctx          context.Context // of Run
 	seq          atomic.Uint64   // see reconcile.Engine.Observe
@@ -127,6 +139,7 @@ type Service struct {
 func New(kind tid.Kind, policy Policy, env Env) *Service {
 	s := &Service{
 		env: env, kind: kind, policy: policy, log: env.Log,
+		timing:  make(map[tid.TID]timing),
 		resync:  make(chan struct{}, 1),
 		unsaved: make(chan json.RawMessage, 1),
 
@@ -365,6 +378,9 @@ func (s *Service) notify(ev reconcile.Event) {
 		}[ev.Kind]
 		log.Log(s.ctx, level, name+what+", trying again", "error", ev.Err,
 			"attempt", ev.Attempt, "retry-in", ev.Retry.Round(100*time.Millisecond))
+	}
+	if ev.Kind == reconcile.Disconnected || ev.Kind == reconcile.Released {
+		s.forgetTiming(ev.TID)
 	}
 	s.policy.Event(ev)
 }

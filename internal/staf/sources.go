@@ -121,7 +121,8 @@ func (d *Daemon) reconsider() {
 	for _, id := range w.order {
 		n := w.all[id]
 		if d.dcs[id] == nil {
-			d.dcs[id] = &dc{}
+			d.dcs[id] = &dc{work: work{registered: d.leaving[id]}}
+			delete(d.leaving, id)
 		}
 		c := d.dcs[id]
 		c.origin, c.parents, c.depth = n.origin, n.parents, n.depth
@@ -139,6 +140,10 @@ func (d *Daemon) reconsider() {
 		// It may be known from before a restart only.
 		d.WantUntilNow(id, d.cfg, d.identity)
 		d.GiveUp(id, false, w.has)
+		d.dcs[id].dropped()
+		if d.dcs[id].registered {
+			d.leaving[id] = true // see Guard
+		}
 		delete(d.dcs, id)
 		removed = true
 	}
