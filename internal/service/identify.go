@@ -38,7 +38,7 @@ func (s *Service) Identify(ctx context.Context, op reconcile.Op[fabrics.Options]
 	return id, func() {
 		before, known := s.timing[op.TID]
 		s.timing[op.TID] = timing{t, op.Device}
-		if t.KATOTooShort && !(known && before.KATOTooShort) {
+		if t.KATOTooShort && (!known || !before.KATOTooShort) {
 			s.log.Warn(fmt.Sprintf("%s: kato is %v s, shorter than the %v ms that the controller counts in (KAS); it may take the host for lost",
 				op.TID, t.KATO, t.KAS), "device", op.Device)
 		}
