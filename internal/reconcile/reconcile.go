@@ -304,6 +304,15 @@ func (e *Engine[P]) Users(name string) []tid.TID {
 	return all
 }
 
+// Seen is a device that can be used, as last observed.
+func (e *Engine[P]) Seen(name string) (Observed, bool) {
+	d := e.devices[name]
+	if d == nil {
+		return Observed{}, false
+	}
+	return d.Observed, true
+}
+
 // SetIfaces tells the addresses of the host's network interfaces, which
 // decide whether an existing connection takes the path that is wanted.
 func (e *Engine[P]) SetIfaces(ifaces tid.Ifaces) { e.ifaces = ifaces }

@@ -107,7 +107,7 @@ func (d *Daemon) noteRegistration(op reconcile.Op[fabrics.Options], c *dc, symna
 		level = slog.LevelInfo
 	}
 	if before == nil || before.State != r.State {
-		d.log.Log(d.ctx, level, op.TID.String()+": this host is not registered; its log page is read all the same",
+		d.log.Log(d.Context(), level, op.TID.String()+": this host is not registered; its log page is read all the same",
 			"device", op.Device, "error", err)
 	}
 	c.registration = r
@@ -147,21 +147,21 @@ const farewell = 5 * time.Second
 func (d *Daemon) Guard(op reconcile.Op[fabrics.Options]) error {
 	var identity hostid.Identity
 	registered := false
-	err := d.Loop().Do(d.ctx, func() { registered, identity = d.leaving[op.TID], d.identity })
+	err := d.Loop().Do(d.Context(), func() { registered, identity = d.leaving[op.TID], d.identity })
 	if err != nil || !registered {
 		return nil
 	}
 	info, err := d.hostInformation(op.TID, identity)
 	if err == nil {
 		info.Task = nvme.TaskDeregister
-		err = d.kernel.Manage(d.ctx, op.Device, info, farewell)
+		err = d.kernel.Manage(d.Context(), op.Device, info, farewell)
 	}
 	if err != nil {
 		d.log.Info(op.TID.String()+" was not told that this host leaves", "device", op.Device, "error", err)
 		return nil
 	}
 	d.log.Info(op.TID.String()+": this host is deregistered", "device", op.Device)
-	d.Loop().Post(d.ctx, func() { delete(d.leaving, op.TID) })
+	d.Loop().Post(d.Context(), func() { delete(d.leaving, op.TID) })
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/nvme-stas/stas/internal/conf"
@@ -14,7 +15,12 @@ import (
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/fabrics"
 )
+
+// leaveWithin bounds how long it takes to disconnect all discovery controllers
+// at the end: a stop is to take 5 s.
+const leaveWithin = 3 * time.Second
 
 // Daemon is stafd.
 type Daemon struct {
@@ -22,7 +28,6 @@ type Daemon struct {
 	kernel service.Kernel
 	bus    service.Bus
 	log    *slog.Logger
-	ctx    context.Context // of Run
 
 	// The rest belongs to the loop.
 
@@ -39,6 +44,8 @@ type Daemon struct {
 	identity hostid.Identity
 	// leaving are those that know this host and are about to be disconnected.
 	leaving map[tid.TID]bool
+	// grouped says that some discovery controllers return the same, see enough.
+	grouped bool
 	// told has what was said of the sources, so that it is said once.
 	told map[string]bool
 }
@@ -51,6 +58,10 @@ type dc struct {
 	// parents are the discovery controllers that refer to it, in order.
 	parents []tid.TID
 	depth   int // referrals between it and the source that it is owed to
+	// explicit says that it keeps connections for good (EPCSD), by what it says
+	// of itself or by what others say.
+	explicit bool
+	options  *fabrics.Options // nil: as it was wanted before a restart
 	work
 	// announced says that the page has been read since its controller was last
 	// taken up. stacd waits for that signal, whether or not anything changed.
@@ -80,14 +91,19 @@ func New(env service.Env) *Daemon {
 
 // Run runs stafd until ctx ends or something fails for good.
 func (d *Daemon) Run(ctx context.Context) error {
-	d.ctx = ctx
 	var last state
 	if d.Restore(&last) {
 		for _, c := range last.Controllers {
 			d.dcs[c.TID] = &dc{Page: c.Page, origin: c.Origin, parents: c.Parents, work: work{registered: c.Registered}}
 		}
 	}
-	return d.Service.Run(ctx, d)
+	err := d.Service.Run(ctx, d)
+	if err == nil && !d.cfg.PersistentConns {
+		// As nvme-stas does. What the host was booted from stays all the same.
+		booted := maps.Collect(d.inTables())
+		d.Leave(leaveWithin, func(id tid.TID) bool { return d.dcs[id] != nil && booted[id] == "" })
+	}
+	return err
 }
 
 // Tasks implements [service.Policy].

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/nvme-stas/stas/internal/hostid"
@@ -185,6 +186,7 @@ func (d *Daemon) took(id tid.TID, device string, log nvme.DiscoveryLog, j job) {
 		d.log.Warn(id.String()+" has changed its log page and not told", "device", device, "missed", c.missed)
 	}
 	c.Page, c.read = next, time.Now()
+	first := !c.announced
 	if changed || !c.announced {
 		c.announced = true
 		d.log.Info(fmt.Sprintf("%s: log page with %d entries", id, len(next.Entries)), "device", device, "genctr", next.GenCtr)
@@ -199,7 +201,7 @@ func (d *Daemon) took(id tid.TID, device string, log nvme.DiscoveryLog, j job) {
 	default:
 		d.wake(id, c, jittered(safetyPoll))
 	}
-	if changed {
+	if changed || d.grouped && first {
 		d.reconsider() // it may refer to others
 	}
 }
@@ -214,7 +216,7 @@ func (d *Daemon) wake(id tid.TID, c *dc, after time.Duration) {
 		after = min(after, max(time.Until(r.Failure.Next), 0))
 	}
 	c.timer = time.AfterFunc(after, func() {
-		d.Loop().Post(d.ctx, func() {
+		d.Loop().Post(d.Context(), func() {
 			st, ok := d.Engine().Status(id)
 			if d.dcs[id] != c || !ok || st.Device == "" {
 				return
@@ -248,7 +250,36 @@ func (d *Daemon) Event(ev reconcile.Event) {
 	case reconcile.Connected, reconcile.Adopted:
 		c.announced = false
 		c.asked++
+	case reconcile.ConnectFailed:
+		// A controller that keeps no connection for good refuses one with keep
+		// alive (Connect Invalid Parameters), of which the kernel tells no more
+		// than EIO. So every other attempt goes without, unless it is known to.
+		if errors.Is(ev.Err, syscall.EIO) && !c.explicit {
+			c.katoless = !c.katoless
+			d.soon(func() {
+				if d.dcs[ev.TID] == c && c.options != nil {
+					d.Engine().Want(ev.TID, c.attempt(), time.Now())
+				}
+			})
+		}
+		if d.grouped && ev.Attempt == 1 {
+			d.soon(d.reconsider)
+		}
 	}
+}
+
+// attempt is how to connect next.
+func (c *dc) attempt() fabrics.Options {
+	o := *c.options
+	if c.katoless {
+		o.KeepAliveTMO = new(0)
+	}
+	return o
+}
+
+// soon has the loop call f, from where the engine must not be called.
+func (d *Daemon) soon(f func()) {
+	time.AfterFunc(0, func() { d.Loop().Post(d.Context(), f) })
 }
 
 // Changed implements [service.Policy]: a discovery controller reports that its
