@@ -380,6 +380,26 @@ func (e *Engine[P]) RequestWork(name string, now time.Time) {
 	}
 }
 
+// Users lists the controllers that use a device.
+func (e *Engine[P]) Users(name string) []tid.TID {
+	var all []tid.TID
+	if d := e.devices[name]; d != nil {
+		for _, c := range d.holders {
+			all = append(all, c.tid)
+		}
+	}
+	return all
+}
+
+// Seen is a device that can be used, as last observed.
+func (e *Engine[P]) Seen(name string) (Observed, bool) {
+	d := e.devices[name]
+	if d == nil {
+		return Observed{}, false
+	}
+	return d.Observed, true
+}
+
 // SetIfaces tells the addresses of the host's network interfaces, which
 // decide whether an existing connection takes the path that is wanted.
 func (e *Engine[P]) SetIfaces(ifaces tid.Ifaces) { e.ifaces = ifaces }

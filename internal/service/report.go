@@ -57,6 +57,7 @@ func (s *Service) report(ctx context.Context, choose func() []reconcile.Status) 
 			if a, ok := s.connects.last(st.TID); ok {
 				c.Probe = &stasbus.Probe{Time: a.probed, Took: a.probe.Seconds()}
 			}
+			c.Timing = s.timingFor(st)
 			r.Controllers = append(r.Controllers, c)
 		}
 		s.policy.AddTo(&r)

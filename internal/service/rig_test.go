@@ -190,7 +190,7 @@ func (p *policy) Overrun() {
 }
 
 func (p *policy) Work(ctx context.Context, op reconcile.Op[fabrics.Options]) (func(), error) {
-	log, err := p.kernel.DiscoveryLog(ctx, op.Device)
+	log, err := p.kernel.DiscoveryLog(ctx, op.Device, 0)
 	return func() { p.took(op.TID, log) }, err
 }
 
@@ -317,11 +317,11 @@ func (k *kernel) Read(name string) (nvmesysfs.Controller, error) {
 	return k.Kernel.Read(name)
 }
 
-func (k *kernel) DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error) {
+func (k *kernel) DiscoveryLog(ctx context.Context, name string, lsp uint8) (nvme.DiscoveryLog, error) {
 	if err := k.before("log " + name); err != nil {
 		return nvme.DiscoveryLog{}, err
 	}
-	return k.Kernel.DiscoveryLog(ctx, name)
+	return k.Kernel.DiscoveryLog(ctx, name, lsp)
 }
 
 func (k *kernel) Probe(ctx context.Context, o fabrics.Options) error {

@@ -57,8 +57,17 @@ type Kernel interface {
 	Adjust(name string, was, now fabrics.Options) error
 	// Identify asks a controller who it is and what it can do.
 	Identify(ctx context.Context, name string) (nvme.IdentifyController, error)
-	// DiscoveryLog reads the log page of a discovery controller.
-	DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error)
+	// SupportedLogPages reads which log pages a controller has; see
+	// [nvme.LogPageSupported].
+	SupportedLogPages(ctx context.Context, name string) ([]byte, error)
+	// DiscoveryLog reads the log page of a discovery controller, with LSP bits.
+	DiscoveryLog(ctx context.Context, name string, lsp uint8) (nvme.DiscoveryLog, error)
+	// Manage tells a discovery controller something, or has it forget that.
+	// The controller gets the time given, or the kernel's usual one with 0.
+	Manage(ctx context.Context, name string, info nvme.DiscoveryInformation, timeout time.Duration) error
+	// System is the host's name, and what it runs: operating system, kernel,
+	// distribution.
+	System() (name, version string)
 	// Ifaces lists the addresses of the network interfaces.
 	Ifaces() ([]tid.IfaceAddr, error)
 	// Owner returns who owns a controller in the host's registry, or nothing
@@ -114,6 +123,7 @@ type Service struct {
 	names      names        // of the loop
 	// retryMost is of the loop: connect-retry-max.
 	retryMost time.Duration
+	timing    map[tid.TID]timing // of the loop
 
 	ctx          context.Context // of Run
 	seq          atomic.Uint64   // see reconcile.Engine.Observe
@@ -132,6 +142,7 @@ type Service struct {
 func New(kind tid.Kind, policy Policy, env Env) *Service {
 	s := &Service{
 		env: env, kind: kind, policy: policy, log: env.Log,
+		timing:  make(map[tid.TID]timing),
 		resync:  make(chan struct{}, 1),
 		unsaved: make(chan json.RawMessage, 1),
 
@@ -349,6 +360,9 @@ func (s *Service) notify(ev reconcile.Event) {
 			s.names.doubt(ev.TID, time.Now())
 		}
 		s.logFailure(log, ev)
+	}
+	if ev.Kind == reconcile.Disconnected || ev.Kind == reconcile.Released {
+		s.forgetTiming(ev.TID)
 	}
 	s.policy.Event(ev)
 }

@@ -101,8 +101,8 @@ type target struct {
 	rig *rig
 }
 
-func (k target) DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error) {
-	log, err := k.Kernel.DiscoveryLog(ctx, name)
+func (k target) DiscoveryLog(ctx context.Context, name string, lsp uint8) (nvme.DiscoveryLog, error) {
+	log, err := k.Kernel.DiscoveryLog(ctx, name, lsp)
 	if k.rig.mangle != nil {
 		k.rig.mangle(&log)
 	}
@@ -285,6 +285,8 @@ func TestSignals(t *testing.T) {
 				t.Errorf("%s: the log was read: %v", c.name, read)
 			}
 			r.expectSignals(c.name) // the log is the same
+			time.Sleep(2 * reread)  // see TestReread
+			synctest.Wait()
 		}
 		if err := r.kernel.Delete("nvme0"); err != nil {
 			t.Fatal(err)
@@ -346,7 +348,7 @@ func TestDictionaryKeys(t *testing.T) {
 					want = slices.Concat(id, details)
 				}
 				if detailed && d["trsvcid"] == "1" {
-					want = append(want, "get log page operation")
+					want = append(want, "get log page operation", "get supported log page operation")
 				}
 				check("list_controllers", d, want...)
 				check("get_all_log_pages", pages[i].DiscoveryController, want...)
