@@ -103,7 +103,6 @@ func (v *victim) begin(global string, ports ...Port) {
 	v.Start(Stafd, Stacd)
 	v.allLive(2*time.Minute, 0)
 	v.start, v.before = v.Now().Sub(began), v.controllers()
-	v.answer = max(v.answers(Stafd), v.answers(Stacd))
 }
 
 // answers asks a daemon until it answers, and tells how long the answer itself
@@ -136,7 +135,11 @@ func (v *victim) prompt(d Daemon) time.Duration {
 func strike(w World, f Fault) (line string) {
 	w.Helper()
 	v := &victim{World: w}
-	v.begin(cmp.Or(f.Global, quick), portA)
+	// What the last fault has left as it was need not be made again.
+	if v.before = v.controllers(); f.Global != "" || len(v.before) != 1+faultSubsystems {
+		v.begin(cmp.Or(f.Global, quick), portA)
+	}
+	v.answer = max(v.answers(Stafd), v.answers(Stacd))
 	f.Run(v)
 	back := v.allLive(2*time.Minute, 0)
 	after := v.controllers()
@@ -202,6 +205,9 @@ func emptyLine(v *victim) {
 	v.Configure(Stacd, quick+lines)
 	v.Reload(Stafd, Stacd)
 	v.settle()
+	v.Configure(Stafd, quick+stafdConf(portA))
+	v.Configure(Stacd, quick)
+	v.Reload(Stafd, Stacd)
 }
 
 // damages are what a state file can be other than whole. The memory of what
