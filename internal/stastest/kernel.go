@@ -64,7 +64,7 @@ type Kernel struct {
 	listeners map[*Events]bool
 	networks  map[chan struct{}]bool
 	owners    map[string]string // the host's registry
-	serial    uint64 // of the last controller
+	serial    uint64            // of the last controller
 	// Connects and Deletes count what the daemons asked for.
 	Connects, Deletes int
 }
