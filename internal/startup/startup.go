@@ -31,6 +31,7 @@ import (
 	"github.com/nvme-stas/stas/internal/stac"
 	"github.com/nvme-stas/stas/internal/staf"
 	"github.com/nvme-stas/stas/internal/stasbus"
+	"github.com/nvme-stas/stas/internal/udevrule"
 	"github.com/nvme-stas/stas/internal/version"
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
@@ -60,9 +61,10 @@ type program struct {
 type host struct {
 	euid      func() int
 	available func() error // what the kernel needs to connect anything
+	udevRule  string       // where nvme-cli's udev rule is overridden
 }
 
-var thisHost = host{euid: os.Geteuid, available: linux.Available}
+var thisHost = host{euid: os.Geteuid, available: linux.Available, udevRule: udevrule.DefaultPath}
 
 // Stafd runs stafd with the arguments behind its name and returns the exit code.
 func Stafd(args []string, stdout, stderr io.Writer) int {
@@ -77,7 +79,11 @@ func Stacd(args []string, stdout, stderr io.Writer) int {
 func stafd(h host) program {
 	return program{
 		name: conf.Stafd, what: "find NVMe-oF discovery controllers and read their log pages", names: stasbus.Staf, paths: hostid.DefaultPaths, tables: boot.DefaultDir, host: h,
-		run: func(ctx context.Context, env service.Env) error { return staf.New(env).Run(ctx) },
+		run: func(ctx context.Context, env service.Env) error {
+			env.Restart = stasbus.RestartUnit
+			env.Tasks = append(env.Tasks, udevrule.Override{Path: h.udevRule, Log: env.Log}.Hold)
+			return staf.New(env).Run(ctx)
+		},
 	}
 }
 
@@ -98,6 +104,7 @@ type options struct {
 	version  bool
 	help     bool
 	check    bool
+	restore  bool
 }
 
 func (p program) main(args []string, stdout, stderr io.Writer) int {
@@ -108,6 +115,9 @@ func (p program) main(args []string, stdout, stderr io.Writer) int {
 	flags.BoolVarP(&o.syslog, "syslog", "s", false, "log to the journal instead of standard error")
 	flags.BoolVar(&o.tron, "tron", false, "trace: log at level debug")
 	flags.BoolVar(&o.check, "check-config", false, "say what is wrong with the configuration, and exit")
+	if p.name == conf.Stafd {
+		flags.BoolVar(&o.restore, "restore-udev-rule", false, "put nvme-cli's udev rule in force again, and exit")
+	}
 	flags.BoolVarP(&o.version, "version", "v", false, "print the version and exit")
 	flags.BoolVarP(&o.help, "help", "h", false, "print this help and exit")
 	flags.SetOutput(io.Discard) // usage and errors are printed here
@@ -138,6 +148,13 @@ func (p program) main(args []string, stdout, stderr io.Writer) int {
 	}
 	if o.check {
 		return p.checkConfig(o.confFile, flags.Changed("conf-file"), stdout, stderr)
+	}
+	if o.restore {
+		if err := (udevrule.Override{Path: p.host.udevRule}).Restore(); err != nil {
+			fmt.Fprintf(stderr, "%s: %v\n", p.name, err)
+			return exitFailed
+		}
+		return exitOK
 	}
 	if err := p.check(); err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", p.name, err)

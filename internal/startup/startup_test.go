@@ -23,7 +23,7 @@ import (
 )
 
 // root has all that the daemons need.
-var root = host{euid: func() int { return 0 }, available: func() error { return nil }}
+var root = host{euid: func() int { return 0 }, available: func() error { return nil }, udevRule: "/nonexistent/udev/rules.d/x.rules"}
 
 func TestCommandLine(t *testing.T) {
 	user, bare := root, root
@@ -52,6 +52,7 @@ func TestCommandLine(t *testing.T) {
 		{"", bare, exitFailed, "", "modprobe nvme-tcp\n"},
 		{"", root, exitFailed, "", "stafd ends: " + ran},
 		{"--tron", root, exitFailed, "", "tron"},
+		{"--restore-udev-rule", user, exitOK, "", ""},
 		{"-f /x", root, exitFailed, "", ran},
 	} {
 		t.Run(c.args, func(t *testing.T) {
