@@ -146,7 +146,11 @@ func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
 	s.loop.Run(ctx)
 	s.env.Supervisor.Stopping()
 	tasks.Wait()
-	s.saveLast()
+	select {
+	case <-up:
+		s.saveLast()
+	default: // the file may be that of another instance
+	}
 	// The kernel does not let go of a thread before its operation is over.
 	s.workers.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Cause(stop)) {
