@@ -243,8 +243,13 @@ func (p program) start(o options, log *slog.Logger, level *slog.LevelVar) error 
 // runtimeDir is where the state lives: it has to outlast the daemon, but not
 // the kernel's connections.
 func runtimeDir(name conf.Daemon) string {
-	first, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":") // the unit has more, for others
-	return cmp.Or(first, "/run/"+string(name))
+	dirs := strings.Split(os.Getenv("RUNTIME_DIRECTORY"), ":")
+	for _, dir := range dirs {
+		if filepath.Base(dir) == string(name) { // the unit has others, in no special order
+			return dir
+		}
+	}
+	return cmp.Or(dirs[0], "/run/"+string(name))
 }
 
 // reloads receives each SIGHUP; those that come during a reload count as one.

@@ -376,3 +376,16 @@ func TestBootTables(t *testing.T) {
 		}
 	}
 }
+
+// systemd lists all directories of the unit, in an order of its own.
+func TestRuntimeDir(t *testing.T) {
+	for env, want := range map[string]string{
+		"": "/run/stafd", "/x": "/x", "/run/stafd": "/run/stafd",
+		"/run/nvme/registry:/run/stafd": "/run/stafd", "/run/stafd:/run/nvme/registry": "/run/stafd",
+	} {
+		t.Setenv("RUNTIME_DIRECTORY", env)
+		if got := runtimeDir(conf.Stafd); got != want {
+			t.Errorf("%q: %s, want %s", env, got, want)
+		}
+	}
+}
