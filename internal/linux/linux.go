@@ -65,9 +65,6 @@ func (k *Kernel) Adjust(string, fabrics.Options, fabrics.Options) error {
 	return errors.ErrUnsupported
 }
 
-// WatchNetwork implements [service.Kernel].
-func (k *Kernel) WatchNetwork(context.Context, func()) error { return errors.ErrUnsupported }
-
 // admin has use work with a controller.
 func admin[T any](name string, use func(*fabrics.Admin) (T, error)) (T, error) {
 	dev, err := fabrics.OpenAdmin("/dev/" + name)
