@@ -830,7 +830,11 @@ func (k *Kernel) Overrun() {
 func (k *Kernel) Close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	close(k.closed)
+	select {
+	case <-k.closed:
+	default:
+		close(k.closed)
+	}
 	for _, c := range k.ctrls {
 		k.remove(c)
 	}

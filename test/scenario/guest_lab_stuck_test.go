@@ -54,7 +54,7 @@ func oneAt(g *Guest, p Port) func() string {
 }
 
 // left lists the processes of a daemon's service, by their names.
-func left(g *Guest, d Daemon) string {
+func left(d Daemon) string {
 	out, _ := exec.Command("sh", "-c", "for p in $(cat /sys/fs/cgroup/system.slice/"+string(d)+".service/cgroup.procs); do cat /proc/$p/comm; done").Output()
 	return strings.Join(strings.Fields(string(out)), " ")
 }
@@ -98,7 +98,7 @@ func labStuck(g *Guest) {
 	if inConnect() != "" {
 		g.Error("the connect was over before stafd was stopped")
 	}
-	g.Logf("left of stafd: %q", left(g, Stafd))
+	g.Logf("left of stafd: %q", left(Stafd))
 	timely(g, "systemctl start stafd, beside the connect of the former one", func() { g.Start(Stafd) })
 	timely(g, "systemctl stop stacd, beside a connect of stafd", func() { g.Stop(Stacd) })
 	timely(g, "systemctl start stacd, beside a connect of stafd", func() { g.Start(Stacd) })
@@ -120,7 +120,7 @@ func labStuck(g *Guest) {
 	end()
 	storage("after a connect that came late")
 	timely(g, "systemctl stop stafd, with nothing to wait for", func() { g.Stop(Stafd) })
-	eventually(g, prompt, "stafd leaves nothing behind", func() string { return left(g, Stafd) })
+	eventually(g, prompt, "stafd leaves nothing behind", func() string { return left(Stafd) })
 	timely(g, "systemctl start stafd", func() { g.Start(Stafd) })
 
 	// A log page: the command is never answered.
