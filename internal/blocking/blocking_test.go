@@ -196,6 +196,23 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// Without a process the daemon has to do it.
+func TestNoProcess(t *testing.T) {
+	p := New(slog.New(slog.DiscardHandler))
+	p.start = func() (*net.UnixConn, *exec.Cmd, error) { return nil, nil, unix.EAGAIN }
+	r, w := pipe(t)
+	b := make([]byte, 2)
+	if n, err := p.Write(w, []byte("x")); n != 1 || err != nil {
+		t.Error(n, err)
+	}
+	if n, err := p.Read(r, b); n != 1 || err != nil || b[0] != 'x' {
+		t.Error(n, err, b)
+	}
+	if _, err := p.Admin(r, &fabrics.AdminCmd{}, nil); !errors.Is(err, unix.ENOTTY) {
+		t.Error(err)
+	}
+}
+
 // It ends when the daemon does, whatever it is waiting for.
 func TestDaemonDies(t *testing.T) {
 	p, runs := real(t)

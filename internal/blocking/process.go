@@ -7,7 +7,6 @@ package blocking
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -93,19 +92,26 @@ func (p *Process) call(fd int, r request) (reply, error) {
 	}
 	c, pending, err := p.add(r)
 	if err != nil {
-		return reply{}, err
+		// Storage comes first, and a prompt stop after it.
+		p.log.Warn("there is no process for blocking calls, so this one is made here", "error", err)
+		return r.carryOut(fabrics.Direct{}, fd).outcome()
 	}
 	if _, _, err := c.conn.WriteMsgUnix(pending.request.encode(), unix.UnixRights(fd), nil); err != nil {
 		_ = c.conn.Close() // then listen ends, and all calls with it
 	}
 	answer, ok := <-pending.done
-	switch {
-	case !ok:
+	if !ok {
 		return reply{}, ErrDied
-	case answer.errno != 0:
-		return answer, answer.errno
 	}
-	return answer, nil
+	return answer.outcome()
+}
+
+// outcome is a reply as its caller wants it.
+func (r reply) outcome() (reply, error) {
+	if r.errno != 0 {
+		return r, r.errno
+	}
+	return r, nil
 }
 
 // add notes a call, and starts the process if there is none.
@@ -116,7 +122,7 @@ func (p *Process) add(r request) (*child, *pended, error) {
 	if c == nil {
 		conn, cmd, err := p.start()
 		if err != nil {
-			return nil, nil, fmt.Errorf("starting the process for blocking calls: %w", err)
+			return nil, nil, err
 		}
 		c = &child{conn: conn, cmd: cmd, calls: make(map[uint32]*pended)}
 		c.timer = time.AfterFunc(p.idle, func() { p.end(c) })
