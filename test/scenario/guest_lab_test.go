@@ -44,6 +44,8 @@ var labCases = []struct {
 	{"ReconnectFaults", labReconnectFaults},
 	{"LiveFaults", labLiveFaults},
 	{"SlowFaults", labSlowFaults},
+	{"Stuck", labStuck},
+	{"BlackHoles", labBlackHoles},
 }
 
 // TestGuestLab runs the cases against a target in this process.
