@@ -46,6 +46,8 @@ type Daemon struct {
 	leaving map[tid.TID]bool
 	// grouped says that some discovery controllers return the same, see enough.
 	grouped bool
+	// refused are those that others refer to and that are not connected.
+	refused []stasbus.Refusal
 	// told has what was said of the sources, so that it is said once.
 	told map[string]bool
 }
