@@ -130,6 +130,7 @@ func (d *Daemon) reconsider() {
 			d.dcs[id] = &dc{work: work{registered: d.leaving[id]}}
 			delete(d.leaving, id)
 		}
+		delete(d.listing.gone, id)
 		c := d.dcs[id]
 		c.origin, c.parents, c.depth = n.origin, n.parents, n.depth
 		if own := d.ownEntry(id); own != nil {
@@ -156,6 +157,7 @@ func (d *Daemon) reconsider() {
 			d.leaving[id] = true // see Guard
 		}
 		delete(d.dcs, id)
+		d.listing.gaveUp(id)
 		removed = true
 	}
 	if removed {
