@@ -44,6 +44,7 @@ var labCases = []struct {
 	{"ReconnectFaults", labReconnectFaults},
 	{"LiveFaults", labLiveFaults},
 	{"SlowFaults", labSlowFaults},
+	{"Stafd", labStafd},
 }
 
 // TestGuestLab runs the cases against a target in this process.
