@@ -129,6 +129,8 @@ func origin(r row) string {
 	var words []string
 	for _, o := range r.Origins {
 		switch {
+		case o.Kind == stasbus.Referral:
+			words = append(words, o.Kind)
 		case o.By != nil:
 			words = append(words, o.By.TrAddr)
 		case o.Host != nil:
@@ -349,8 +351,8 @@ func (t *tool) printStatus(r stasbus.Report) error {
 		} else if !c.LostSince.IsZero() {
 			fmt.Fprintf(t.stdout, "\n%s\n", output.Clean(describeID(c.ID)+": the connection "+broken(c.Controller, r.Time)))
 		}
-		if text := describeRegistration(c); text != "" {
-			fmt.Fprintf(t.stdout, "\n%s\n", output.Clean(text))
+		if text := registration(c); text != "" {
+			fmt.Fprintf(t.stdout, "\n%s\n", output.Clean(describeID(c.ID)+": "+text))
 		}
 	}
 	return t.printTiming(r)

@@ -117,23 +117,22 @@ func registered(r row) string {
 	}
 }
 
-// describeRegistration is the same in a line, for who looks closely.
-func describeRegistration(r row) string {
+// registration is the same as half a sentence, for who looks closely.
+func registration(r row) string {
 	g := r.Registration
 	if g == nil {
 		return ""
 	}
 	ago := duration(max(r.now.Sub(g.Since), 0)) + " ago"
-	text := describeID(r.ID) + ": "
 	switch {
 	case g.State == stasbus.Registered && g.SymName != "":
-		return text + fmt.Sprintf("this host registered as %q %s", g.SymName, ago)
+		return fmt.Sprintf("this host registered as %q %s", g.SymName, ago)
 	case g.State == stasbus.Registered:
-		return text + "this host registered " + ago
+		return "this host registered " + ago
 	case g.Failure == nil:
-		return text + "this host is not registered"
+		return "this host is not registered"
 	}
-	text += fmt.Sprintf("this host is not registered, tried %s: %s", ago, g.Failure.Error)
+	text := fmt.Sprintf("this host is not registered, tried %s: %s", ago, g.Failure.Error)
 	if !g.Failure.Next.IsZero() {
 		text += "; next try " + until(g.Failure.Next, r.now)
 	}
