@@ -46,6 +46,7 @@ var labCases = []struct {
 	{"SlowFaults", labSlowFaults},
 	{"Stuck", labStuck},
 	{"BlackHoles", labBlackHoles},
+	{"Stafd", labStafd},
 }
 
 // TestGuestLab runs the cases against a target in this process.
