@@ -29,6 +29,9 @@ type Daemon struct {
 	bus    service.Bus
 	log    *slog.Logger
 
+	restart func(context.Context, string) error // see service.Env
+	news    chan news                           // to be passed on
+
 	// The rest belongs to the loop.
 
 	// dcs has the discovery controllers that are wanted. Controllers come and
@@ -90,6 +93,7 @@ type controllerState struct {
 // New returns stafd.
 func New(env service.Env) *Daemon {
 	d := &Daemon{kernel: env.Kernel, bus: env.Bus, log: env.Log, dcs: make(map[tid.TID]*dc), told: make(map[string]bool), leaving: make(map[tid.TID]bool)}
+	d.restart, d.news = env.Restart, make(chan news, othersBacklog)
 	d.Service = service.New(tid.Discovery, d, env)
 	return d
 }
@@ -114,7 +118,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 }
 
 // Tasks implements [service.Policy].
-func (d *Daemon) Tasks() []func(context.Context) error { return nil }
+func (d *Daemon) Tasks() []func(context.Context) error {
+	return []func(context.Context) error{d.tellOthers}
+}
 
 // Apply implements [service.Policy].
 func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {

@@ -365,6 +365,13 @@ func (k *Kernel) remove(c *ctrl) {
 	k.announce("remove", c.Name)
 }
 
+// Announce sends an event to all listeners.
+func (k *Kernel) Announce(action, name string, vars ...string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.announce(action, name, vars...)
+}
+
 // announce sends an event to all listeners. The caller holds the lock.
 func (k *Kernel) announce(action, name string, vars ...string) {
 	ev := uevent.Event{
