@@ -328,14 +328,14 @@ func TestLinks(t *testing.T) {
 
 	// The same on a link that comes later.
 	p1 := b.link("eth1", "10.0.1")
-	r1 := p1.add(at("array", "10.0.1.2"))
+	p1.add(at("array", "10.0.1.2"))
 	took := b.seen("a new link", 10*time.Second,
 		"eth0 IPv4 array 10.0.0.2:8009", "eth0 IPv6 array 10.0.0.2:8009", "eth1 IPv4 array 10.0.1.2:8009", "eth1 IPv6 array 10.0.1.2:8009")
 	t.Logf("seen on a new link after %v, address detection of IPv6 included", took)
 
 	// It moves to another address and port. What was heard within the last second is
 	// spared by a flush, for which it is announced twice.
-	r1 = at("array", "10.0.1.77")
+	r1 := at("array", "10.0.1.77")
 	r1.port = 4420
 	p1.add(r1)
 	time.Sleep(1100 * time.Millisecond)
