@@ -143,7 +143,7 @@ func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
 			return s.loop.Do(ctx, func() {})
 		})
 	})
-	for _, task := range append(append(s.policy.Tasks(), s.env.Tasks...), s.saveStates, s.reloads, s.watch, s.watchStates, s.watchNetwork, s.askKernel) {
+	for _, task := range append(append(s.policy.Tasks(), s.env.Tasks...), s.saveStates, s.reloads, s.watch, s.watchStates, s.watchNetwork) {
 		start(func(ctx context.Context) error {
 			select {
 			case <-up:
@@ -153,6 +153,13 @@ func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
 			}
 		})
 	}
+	s.workers.Go(func() {
+		select {
+		case <-up:
+			s.askKernel()
+		case <-ctx.Done():
+		}
+	})
 	s.loop.Run(ctx)
 	s.env.Supervisor.Stopping()
 	tasks.Wait()
@@ -161,12 +168,31 @@ func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
 		s.saveLast()
 	default: // the file may be that of another instance
 	}
-	// The kernel does not let go of a thread before its operation is over.
-	s.workers.Wait()
+	// Most operations are over soon, and then nobody is left in the middle of
+	// one. Others wait in the kernel for a target that is silent. What comes of
+	// them is found in sysfs by the next instance.
+	if !within(stopWait, s.workers.Wait) {
+		s.log.Info("not waiting any longer for operations that have not ended")
+	}
 	if err := context.Cause(ctx); !errors.Is(err, context.Cause(stop)) {
 		return err
 	}
 	return nil // being told to stop is no failure, whatever the reason
+}
+
+// stopWait is how long a daemon that stops waits for its operations.
+const stopWait = time.Second
+
+// within reports whether f returns in time.
+func within(d time.Duration, f func()) bool {
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+		return true
+	case <-time.After(d):
+		return false
+	}
 }
 
 // input is what is read at start and at each reload.

@@ -43,12 +43,15 @@ type Daemon struct {
 	booted     service.Wanted
 	discovered service.Wanted // by mDNS
 
+	listing  listing
 	cfg      *conf.Config
 	identity hostid.Identity
 	// leaving are those that know this host and are about to be disconnected.
 	leaving map[tid.TID]bool
 	// grouped says that some discovery controllers return the same, see enough.
 	grouped bool
+	// refused are those that others refer to and that are not connected.
+	refused []stasbus.Refusal
 	// told has what was said of the sources, so that it is said once.
 	told map[string]bool
 }
@@ -73,6 +76,8 @@ type dc struct {
 
 // state is what survives a restart.
 type state struct {
+	// Partial says that it is not all that should be there, see listing.
+	Partial     bool              `json:"partial,omitempty"`
 	Controllers []controllerState `json:"controllers"`
 }
 
@@ -96,7 +101,9 @@ func New(env service.Env) *Daemon {
 // Run runs stafd until ctx ends or something fails for good.
 func (d *Daemon) Run(ctx context.Context) error {
 	var last state
+	d.listing = listing{since: time.Now(), blank: true, gone: make(map[tid.TID]bool)}
 	if d.Restore(&last) {
+		d.listing.blank = last.Partial
 		for _, c := range last.Controllers {
 			d.dcs[c.TID] = &dc{Page: c.Page, origin: c.Origin, parents: c.Parents, work: work{registered: c.Registered}}
 		}
@@ -132,7 +139,7 @@ func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 }
 
 func (d *Daemon) save() {
-	s := state{Controllers: make([]controllerState, 0, len(d.dcs))}
+	s := state{Partial: d.partial(), Controllers: make([]controllerState, 0, len(d.dcs))}
 	for id, c := range d.dcs {
 		s.Controllers = append(s.Controllers, controllerState{id, c.origin, c.parents, c.registered, c.Page})
 	}

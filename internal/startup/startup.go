@@ -20,6 +20,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/nvme-stas/stas/internal/blocking"
 	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/cmdline"
 	"github.com/nvme-stas/stas/internal/conf"
@@ -108,6 +109,13 @@ type options struct {
 }
 
 func (p program) main(args []string, stdout, stderr io.Writer) int {
+	if len(args) == 1 && args[0] == blocking.Arg {
+		if err := blocking.Main(); err != nil {
+			fmt.Fprintf(stderr, "%s: %v\n", p.name, err)
+			return exitFailed
+		}
+		return exitOK
+	}
 	var o options
 	flags := pflag.NewFlagSet(string(p.name), pflag.ContinueOnError)
 	flags.SortFlags = false
@@ -203,7 +211,7 @@ func (p program) start(o options, log *slog.Logger, level *slog.LevelVar) error 
 	// only pass the work around.
 	runtime.GOMAXPROCS(1)
 
-	kernel, err := linux.Open(log)
+	kernel, err := linux.Open(log, blocking.New(log))
 	if err != nil {
 		return err
 	}

@@ -48,6 +48,11 @@ type LogPager interface {
 	LogPage(ctx context.Context, id tid.TID) (*LogPage, error)
 }
 
+// Lister answers one more of stafd's.
+type Lister interface {
+	Listing(ctx context.Context) (Listing, error)
+}
+
 // ErrNameOwned says that another process has the daemon's name.
 var ErrNameOwned = errors.New("the name is already owned on the system bus")
 
@@ -251,6 +256,9 @@ func (s *Server) reportMethods(ctx context.Context) map[string]any {
 			}
 			return answerJSON(ctx, "nothing", func(ctx context.Context) (Plan, error) { return p.Plan(ctx, text) })
 		}
+	}
+	if l, ok := s.backend.(Lister); ok {
+		methods["listing"] = func() (string, *dbus.Error) { return answerJSON(ctx, "nothing", l.Listing) }
 	}
 	return methods
 }
