@@ -238,7 +238,7 @@ func (p *parser) controller(it Item) {
 		}
 	}
 	l.contradiction(c.Params, base)
-	if err := id.Validate(); err != nil {
+	if err := id.ValidateNamed(); err != nil {
 		l.complain(Error, it.Value, err.Error()+hint(it.Value), ignored)
 		return
 	}

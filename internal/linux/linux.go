@@ -4,6 +4,7 @@ package linux
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/nvme-stas/stas/internal/registry"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/tid"
 	"github.com/nvme-stas/stas/pkg/fabrics"
@@ -22,6 +24,7 @@ import (
 // Kernel implements [service.Kernel].
 type Kernel struct {
 	*nvmesysfs.FS
+	registry.Registry
 	fabrics fabrics.Device
 	log     *slog.Logger
 }
@@ -32,7 +35,7 @@ func Open(log *slog.Logger) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Kernel{FS: sysfs, log: log}, nil
+	return &Kernel{FS: sysfs, Registry: registry.Default, log: log}, nil
 }
 
 // Available says what to do if the kernel cannot connect anything.
@@ -55,6 +58,14 @@ func (k *Kernel) Connect(o fabrics.Options) (string, error) {
 
 // Options implements [service.Kernel].
 func (k *Kernel) Options() (fabrics.OptionSet, error) { return k.fabrics.Probe() }
+
+// Adjust implements [service.Kernel].
+func (k *Kernel) Adjust(string, fabrics.Options, fabrics.Options) error {
+	return errors.ErrUnsupported
+}
+
+// WatchNetwork implements [service.Kernel].
+func (k *Kernel) WatchNetwork(context.Context, func()) error { return errors.ErrUnsupported }
 
 // admin has use work with a controller.
 func admin[T any](name string, use func(*fabrics.Admin) (T, error)) (T, error) {

@@ -37,11 +37,12 @@ const (
 	None       OpKind = iota
 	Connect           // create the connection
 	Disconnect        // delete the device
+	Adjust            // bring the device in line with new parameters
 	Work              // use the live device: read the log page of a discovery controller
 )
 
 func (k OpKind) String() string {
-	return [...]string{"none", "connect", "disconnect", "work"}[k]
+	return [...]string{"none", "connect", "disconnect", "adjust", "work"}[k]
 }
 
 // Op is an operation to carry out. The daemon reports its end with
@@ -50,7 +51,10 @@ type Op[P any] struct {
 	Kind   OpKind
 	TID    tid.TID
 	Params P      // as last given to Want
-	Device string // of Disconnect and Work
+	Was    P      // of Adjust: the parameters that the device has
+	Device string // of all but Connect
+	// Dropped says of a Disconnect that an operator asked for it ([Engine.Drop]).
+	Dropped bool
 	// Seen is the device as last observed. Its number may have been given to
 	// another controller since, so look again before acting on it.
 	Seen Observed
@@ -70,6 +74,8 @@ const (
 	WorkFailed                        // Err, tried again later
 	Released                          // no longer wanted, connection left alone
 	OtherPath                         // what was taken over turned out to take another path
+	Adjusted                          // to new parameters
+	AdjustFailed                      // Err, tried again later
 )
 
 // Event reports a change to the daemon, which logs and publishes it.
@@ -83,7 +89,7 @@ type Event struct {
 }
 
 // Config sets what differs between daemons.
-type Config struct {
+type Config[P any] struct {
 	Kind  tid.Kind // what is wanted: discovery or I/O controllers
 	Limit map[OpKind]int
 	// Backoff gives the pause after the nth failure in a row, n from 1.
@@ -92,6 +98,9 @@ type Config struct {
 	AfterLoss time.Duration
 	// Work asks for a Work operation after each time a device is taken up.
 	Work bool
+	// Differ tells whether a device that was connected with the parameters was
+	// has to be adjusted to now. Nil: never.
+	Differ func(was, now P) bool
 	// Notify is called for each event, from within Engine methods. It must not
 	// call back into the Engine.
 	Notify func(Event)
@@ -99,7 +108,7 @@ type Config struct {
 
 // Engine holds the state of all controllers of one daemon.
 type Engine[P any] struct {
-	cfg      Config
+	cfg      Config[P]
 	ctrls    map[tid.TID]*ctrl[P]
 	index    tid.Index
 	ifaces   tid.Ifaces
@@ -148,6 +157,9 @@ type ctrl[P any] struct {
 	params P
 	wanted bool
 	keep   bool // not wanted: leave the kernel's connection alone
+	held   bool // neither connect nor disconnect
+	drop   bool // disconnect once, whether wanted or held
+	has    P    // the parameters of the device
 
 	device  string // "" while there is none
 	guessed bool   // it was adopted while it did not show which path it takes
@@ -156,8 +168,9 @@ type ctrl[P any] struct {
 	queued  OpKind
 	wake    time.Time // earliest timer set, zero if none
 
-	conn trial // connecting, or when not wanted, disconnecting
-	work trial
+	conn   trial // connecting, or when not wanted, disconnecting
+	adjust trial
+	work   trial
 	// workDue says that the device shall be worked on; it may become true
 	// again while Work runs.
 	workDue bool
@@ -171,7 +184,7 @@ type trial struct {
 }
 
 // New returns an empty engine.
-func New[P any](cfg Config) *Engine[P] {
+func New[P any](cfg Config[P]) *Engine[P] {
 	return &Engine[P]{
 		cfg:     cfg,
 		ctrls:   make(map[tid.TID]*ctrl[P]),
@@ -180,8 +193,8 @@ func New[P any](cfg Config) *Engine[P] {
 	}
 }
 
-// Want says that a controller shall be connected, with these parameters. New
-// parameters apply from the next connect on.
+// Want says that a controller shall be connected, with these parameters. A
+// device that exists is adjusted to new ones as far as that can be done.
 func (e *Engine[P]) Want(id tid.TID, params P, now time.Time) {
 	c := e.ctrls[id]
 	if c == nil {
@@ -194,7 +207,14 @@ func (e *Engine[P]) Want(id tid.TID, params P, now time.Time) {
 		c.wanted = true
 		c.conn = trial{}
 		e.evaluate(c, now)
+	} else if e.differs(c) {
+		c.adjust = trial{}
+		e.evaluate(c, now)
 	}
+}
+
+func (e *Engine[P]) differs(c *ctrl[P]) bool {
+	return c.device != "" && e.cfg.Differ != nil && e.cfg.Differ(c.has, c.params)
 }
 
 // Unwant says that a controller is provably no longer wanted. Its connection
@@ -224,6 +244,41 @@ func (e *Engine[P]) Kick(id tid.TID, now time.Time) {
 		c.work.failures, c.work.next = 0, time.Time{}
 		e.evaluate(c, now)
 	}
+}
+
+// KickAll is Kick for every controller: something of the host has changed, a
+// link or an address is up.
+func (e *Engine[P]) KickAll(now time.Time) {
+	for _, c := range e.inOrder() {
+		e.Kick(c.tid, now)
+	}
+}
+
+// Hold says that an operator wants a controller left as it is, or no longer:
+// while it is held it is neither connected nor disconnected, but worked with.
+// A controller that the engine does not have is not held: call it after Want.
+func (e *Engine[P]) Hold(id tid.TID, held bool, now time.Time) {
+	c := e.ctrls[id]
+	if c == nil || c.held == held {
+		return
+	}
+	c.held = held
+	c.conn.failures, c.conn.next = 0, time.Time{}
+	e.evaluate(c, now)
+}
+
+// Drop disconnects the device of a controller once, on an operator's word:
+// also one that is wanted, which then comes back unless it is held, and also
+// one that is held. One that fails is not repeated. It reports whether there is
+// a device.
+func (e *Engine[P]) Drop(id tid.TID, now time.Time) bool {
+	c := e.ctrls[id]
+	if c == nil || c.device == "" {
+		return false
+	}
+	c.drop = true
+	e.evaluate(c, now)
+	return true
 }
 
 // RequestWork asks for a Work operation on each controller that uses the
@@ -275,7 +330,7 @@ func (e *Engine[P]) Observe(name string, seq uint64, seen *Observed, now time.Ti
 	holders := d.holders
 	d.holders = nil
 	for _, c := range holders {
-		c.device, c.guessed = "", false
+		c.device, c.guessed, c.drop = "", false, false
 		if c.busy != Disconnect { // else Done tells
 			c.conn = trial{next: now.Add(e.cfg.AfterLoss)}
 			e.notify(Event{Kind: Lost, TID: c.tid, Device: name})
@@ -336,7 +391,16 @@ func (e *Engine[P]) Done(op Op[P], device string, err error, now time.Time) {
 		} else {
 			c.work = trial{}
 		}
+	case op.Kind == Adjust:
+		if err != nil {
+			e.failed(&c.adjust, AdjustFailed, c, err, now)
+			break
+		}
+		c.adjust = trial{}
+		c.has = op.Params
+		e.notify(Event{Kind: Adjusted, TID: c.tid, Device: op.Device})
 	case op.Kind == Connect && err == nil:
+		c.has = op.Params
 		if d := e.devices[device]; d != nil && !d.Leaving {
 			e.attach(c, device, Connected)
 		} else {
@@ -350,6 +414,9 @@ func (e *Engine[P]) Done(op Op[P], device string, err error, now time.Time) {
 		e.detach(c)
 		c.conn = trial{}
 		e.notify(Event{Kind: Disconnected, TID: c.tid, Device: op.Device})
+	case op.Dropped:
+		c.drop = false
+		e.notify(Event{Kind: DisconnectFailed, TID: c.tid, Device: op.Device, Err: err, Attempt: 1})
 	case op.Kind == Disconnect:
 		e.failed(&c.conn, DisconnectFailed, c, err, now)
 	}
@@ -376,17 +443,26 @@ func (e *Engine[P]) decide(c *ctrl[P], now time.Time) (kind OpKind, later time.T
 	switch {
 	case c.busy != None:
 		return None, time.Time{}
+	case c.drop && c.device != "":
+		return Disconnect, time.Time{}
 	case !c.wanted:
-		if c.device == "" || c.keep || e.shared(c) {
+		if c.device == "" || c.keep || c.held || e.shared(c) {
 			return None, time.Time{}
 		}
 		return due(Disconnect, c.conn)
 	case c.device != "":
-		if c.workDue && e.devices[c.device].Live {
-			return due(Work, c.work)
+		if e.differs(c) {
+			kind, later = due(Adjust, c.adjust)
 		}
-		return None, time.Time{}
-	case !e.complete:
+		if kind == None && c.workDue && e.devices[c.device].Live {
+			adjust := later
+			kind, later = due(Work, c.work)
+			if kind == None && !adjust.IsZero() && adjust.Before(later) {
+				later = adjust
+			}
+		}
+		return kind, later
+	case !e.complete, c.held:
 		return None, time.Time{}
 	}
 	return due(Connect, c.conn)
@@ -415,7 +491,7 @@ func (e *Engine[P]) evaluate(c *ctrl[P], now time.Time) {
 			c.wake = later
 			heap.Push(&e.timers, timer[P]{later, c})
 		}
-	case !c.wanted && (e.complete || c.keep):
+	case !c.wanted && (e.complete || c.keep) && !e.waits(c):
 		// Nothing is left to do. Before the kernel has been observed, it is not
 		// known whether there is a connection to delete.
 		name := c.device
@@ -425,6 +501,12 @@ func (e *Engine[P]) evaluate(c *ctrl[P], now time.Time) {
 			e.notify(Event{Kind: Released, TID: c.tid, Device: name})
 		}
 	}
+}
+
+// waits reports whether a controller is still to be disconnected, once it is
+// no longer held.
+func (e *Engine[P]) waits(c *ctrl[P]) bool {
+	return c.held && c.device != "" && !c.keep && !e.shared(c)
 }
 
 // Next returns the operations to start now, and when to call again if nothing
@@ -457,6 +539,12 @@ func (e *Engine[P]) Next(now time.Time) (ops []Op[P], wake time.Time) {
 			}
 			e.running[kind]++
 			op := Op[P]{Kind: kind, TID: c.tid, Params: c.params, Device: c.device}
+			switch kind {
+			case Adjust:
+				op.Was = c.has
+			case Disconnect:
+				op.Dropped = c.drop
+			}
 			if d := e.devices[c.device]; d != nil {
 				op.Seen = d.Observed
 			}
@@ -472,8 +560,10 @@ func (e *Engine[P]) Next(now time.Time) (ops []Op[P], wake time.Time) {
 func (e *Engine[P]) attach(c *ctrl[P], name string, how EventKind) {
 	e.detach(c)
 	c.device = name
-	c.conn = trial{}
-	c.work = trial{}
+	c.conn, c.adjust, c.work = trial{}, trial{}, trial{}
+	if how == Adopted {
+		c.has = c.params // nobody knows better
+	}
 	c.workDue = e.cfg.Work
 	d := e.devices[name]
 	c.guessed = how == Adopted && d.SrcAddr == ""
@@ -485,7 +575,7 @@ func (e *Engine[P]) detach(c *ctrl[P]) {
 	if d := e.devices[c.device]; d != nil {
 		d.holders = slices.DeleteFunc(d.holders, func(h *ctrl[P]) bool { return h == c })
 	}
-	c.device, c.guessed = "", false
+	c.device, c.guessed, c.drop = "", false, false
 }
 
 // shared reports whether another controller that is wanted, or whose
@@ -506,6 +596,7 @@ func (e *Engine[P]) notify(ev Event) {
 type Status struct {
 	TID      tid.TID
 	Wanted   bool
+	Held     bool   // see [Engine.Hold]
 	Device   string // "" if there is none
 	Busy     OpKind
 	Started  time.Time // of the running operation
@@ -555,7 +646,7 @@ func (e *Engine[P]) inOrder() []*ctrl[P] {
 
 func (c *ctrl[P]) status() Status {
 	return Status{
-		TID: c.tid, Wanted: c.wanted, Device: c.device,
+		TID: c.tid, Wanted: c.wanted, Held: c.held, Device: c.device,
 		Busy: c.busy, Started: c.started,
 		Failures: c.conn.failures, Next: c.conn.next, Err: c.conn.err,
 		Work: WorkStatus{Failures: c.work.failures, Next: c.work.next, Err: c.work.err},

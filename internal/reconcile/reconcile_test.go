@@ -43,7 +43,7 @@ type sim struct {
 	unwanted map[tid.TID]bool
 }
 
-func newSim(t testing.TB, cfg Config) *sim {
+func newSim(t testing.TB, cfg Config[string]) *sim {
 	s := &sim{t: t, now: time.Unix(0, 0), devices: make(map[string]Observed), unwanted: make(map[tid.TID]bool)}
 	cfg.Kind = tid.IO
 	cfg.Limit = map[OpKind]int{Connect: 4, Disconnect: 8, Work: 8}
@@ -166,7 +166,7 @@ func (s *sim) expect(kinds ...EventKind) {
 }
 
 func TestNothingBeforeTheFirstPass(t *testing.T) {
-	s := newSim(t, Config{})
+	s := newSim(t, Config[string]{})
 	s.devices["nvme0"] = existing(subsystem(1))
 	s.want(subsystem(1))
 	s.want(subsystem(2))
@@ -183,7 +183,7 @@ func TestNothingBeforeTheFirstPass(t *testing.T) {
 }
 
 func TestUnwantedBeforeTheFirstPassIsDisconnected(t *testing.T) {
-	s := newSim(t, Config{})
+	s := newSim(t, Config[string]{})
 	s.devices["nvme0"] = existing(subsystem(1))
 	s.want(subsystem(1))
 	s.unwant(subsystem(1))
@@ -196,7 +196,7 @@ func TestUnwantedBeforeTheFirstPassIsDisconnected(t *testing.T) {
 }
 
 func TestRetry(t *testing.T) {
-	s := newSim(t, Config{})
+	s := newSim(t, Config[string]{})
 	s.pass()
 	s.want(subsystem(1))
 	for n := 1; n <= 3; n++ {
@@ -219,7 +219,7 @@ func TestRetry(t *testing.T) {
 }
 
 func TestKickSkipsThePause(t *testing.T) {
-	s := newSim(t, Config{})
+	s := newSim(t, Config[string]{})
 	s.pass()
 	s.want(subsystem(1))
 	s.start()
@@ -233,7 +233,7 @@ func TestKickSkipsThePause(t *testing.T) {
 func TestLost(t *testing.T) {
 	for _, how := range []string{"removed", "leaving", "replaced"} {
 		t.Run(how, func(t *testing.T) {
-			s := newSim(t, Config{})
+			s := newSim(t, Config[string]{})
 			s.pass()
 			s.want(subsystem(1))
 			s.settle()
@@ -260,7 +260,7 @@ func TestLost(t *testing.T) {
 }
 
 func TestReconnectingIsNotLost(t *testing.T) {
-	s := newSim(t, Config{})
+	s := newSim(t, Config[string]{})
 	s.devices["nvme0"] = existing(subsystem(1))
 	d := s.devices["nvme0"]
 	d.SrcAddr = "10.0.0.9"
@@ -276,7 +276,7 @@ func TestReconnectingIsNotLost(t *testing.T) {
 }
 
 func TestUnwantedWhileConnecting(t *testing.T) {
-	s := newSim(t, Config{})
+	s := newSim(t, Config[string]{})
 	s.pass()
 	s.want(subsystem(1))
 	s.start()
@@ -289,7 +289,7 @@ func TestUnwantedWhileConnecting(t *testing.T) {
 }
 
 func TestWantedAgainWhileDisconnecting(t *testing.T) {
-	s := newSim(t, Config{})
+	s := newSim(t, Config[string]{})
 	s.pass()
 	s.want(subsystem(1))
 	s.settle()
@@ -301,7 +301,7 @@ func TestWantedAgainWhileDisconnecting(t *testing.T) {
 }
 
 func TestKeep(t *testing.T) {
-	s := newSim(t, Config{})
+	s := newSim(t, Config[string]{})
 	s.pass()
 	s.want(subsystem(1))
 	s.settle()
@@ -316,7 +316,7 @@ func TestKeep(t *testing.T) {
 // Two candidates can be served by one connection, when one of them does not
 // care for the interface. Giving up one must not take it from the other.
 func TestSharedDevice(t *testing.T) {
-	s := newSim(t, Config{})
+	s := newSim(t, Config[string]{})
 	any := subsystem(1)
 	bound := any
 	bound.HostIface = "eth0"
@@ -339,7 +339,7 @@ func TestSharedDevice(t *testing.T) {
 // Of a connection that is broken nobody can tell which path it takes, so both
 // candidates take it over. When it is back, the wrong one gets its own.
 func TestPathIsSeenLater(t *testing.T) {
-	s := newSim(t, Config{})
+	s := newSim(t, Config[string]{})
 	s.e.SetIfaces(tid.NewIfaces([]tid.IfaceAddr{
 		{Iface: "eth0", Addr: netip.MustParseAddr("10.0.0.9")}, {Iface: "eth1", Addr: netip.MustParseAddr("10.1.0.9")},
 	}))
@@ -374,7 +374,7 @@ func TestPathIsSeenLater(t *testing.T) {
 }
 
 func TestStaleObservation(t *testing.T) {
-	s := newSim(t, Config{})
+	s := newSim(t, Config[string]{})
 	s.pass()
 	s.want(subsystem(1))
 	s.settle()
@@ -385,7 +385,7 @@ func TestStaleObservation(t *testing.T) {
 }
 
 func TestUnreadableIsNotGone(t *testing.T) {
-	s := newSim(t, Config{})
+	s := newSim(t, Config[string]{})
 	s.pass()
 	s.want(subsystem(1))
 	s.settle()
@@ -400,7 +400,7 @@ func TestUnreadableIsNotGone(t *testing.T) {
 }
 
 func TestWork(t *testing.T) {
-	s := newSim(t, Config{Work: true})
+	s := newSim(t, Config[string]{Work: true})
 	d := existing(subsystem(1))
 	d.Live = false
 	s.devices["nvme0"] = d
@@ -433,7 +433,7 @@ func TestWork(t *testing.T) {
 }
 
 func TestLimit(t *testing.T) {
-	s := newSim(t, Config{})
+	s := newSim(t, Config[string]{})
 	s.pass()
 	for n := range 10 {
 		s.want(subsystem(n))
@@ -463,7 +463,7 @@ func TestAnyOrder(t *testing.T) {
 	}
 	for seed := range uint64(runs) {
 		r := rand.New(rand.NewPCG(seed, 0))
-		s := newSim(t, Config{Work: seed%2 == 0})
+		s := newSim(t, Config[string]{Work: seed%2 == 0})
 		const ids = 6
 		var foreign []string
 		removed := map[string]bool{} // by the kernel
@@ -547,7 +547,7 @@ func BenchmarkBringUp(b *testing.B) {
 	for _, n := range []int{100, 1000, 10000} {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
 			for range b.N {
-				s := newSim(b, Config{})
+				s := newSim(b, Config[string]{})
 				s.pass()
 				for i := range n {
 					s.want(subsystem(i))

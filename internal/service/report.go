@@ -52,9 +52,14 @@ func (s *Service) report(ctx context.Context, choose func() []reconcile.Status) 
 			r.ReloadFailed, r.ReloadError = true, *why
 		}
 		for _, st := range choose() {
-			r.Controllers = append(r.Controllers, facts(st))
+			c := facts(st)
+			if a, ok := s.connects.last(st.TID); ok {
+				c.Probe = &stasbus.Probe{Time: a.probed, Took: a.probe.Seconds()}
+			}
+			r.Controllers = append(r.Controllers, c)
 		}
 		s.policy.AddTo(&r)
+		s.addNames(&r)
 	})
 	if err != nil {
 		return stasbus.Report{}, err // the loop may still be about to write to r

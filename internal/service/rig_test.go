@@ -157,14 +157,22 @@ type policy struct {
 	changed  int
 	overruns int
 	task     func(context.Context) error
+	guard    error
+	apply    func(*conf.Config, hostid.Identity)
 }
 
-func (p *policy) Apply(*conf.Config, hostid.Identity)  { p.applied++ }
 func (p *policy) Event(ev reconcile.Event)             { p.events = append(p.events, ev) }
 func (p *policy) Changed(uevent.Event)                 { p.changed++ }
 func (p *policy) Info(tid.TID, bool, stasbus.Dict)     {}
 func (p *policy) AddTo(*stasbus.Report)                {}
 func (p *policy) Tasks() []func(context.Context) error { return []func(context.Context) error{p.run} }
+
+func (p *policy) Apply(cfg *conf.Config, identity hostid.Identity) {
+	p.applied++
+	if p.apply != nil {
+		p.apply(cfg, identity)
+	}
+}
 
 func (p *policy) run(ctx context.Context) error {
 	if p.task != nil {
@@ -172,6 +180,8 @@ func (p *policy) run(ctx context.Context) error {
 	}
 	return nil
 }
+
+func (p *policy) Guard(reconcile.Op[fabrics.Options]) error { return p.guard }
 
 func (p *policy) Overrun() {
 	p.overruns++
@@ -311,6 +321,13 @@ func (k *kernel) DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryL
 		return nvme.DiscoveryLog{}, err
 	}
 	return k.Kernel.DiscoveryLog(ctx, name)
+}
+
+func (k *kernel) Probe(ctx context.Context, o fabrics.Options) error {
+	if err := k.before("probe"); err != nil {
+		return err
+	}
+	return k.Kernel.Probe(ctx, o)
 }
 
 func (k *kernel) Connect(o fabrics.Options) (string, error) {

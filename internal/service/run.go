@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -30,6 +31,8 @@ type Env struct {
 	Config     func() (*conf.Config, error)
 	BootTables func() boot.Tables
 	Identity   func(boot.Tables) (hostid.Identity, error)
+	// Resolve looks up a host name. Nil asks the name servers of the host.
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Excluded says what of the host's exclusion list forbids a connection, or
 	// nothing. It is asked before each attempt, and may block. Nil forbids none.
 	Excluded func(fabrics.Options) string
@@ -57,8 +60,8 @@ type Supervisor interface {
 	Watchdog(ctx context.Context, probe func(context.Context) error) error
 }
 
-// Policy is what makes a daemon stafd or stacd. All methods but Tasks and Work
-// are called in the loop.
+// Policy is what makes a daemon stafd or stacd. All methods but Tasks, Work and
+// Guard are called in the loop.
 type Policy interface {
 	// Apply takes a new configuration and identity.
 	Apply(*conf.Config, hostid.Identity)
@@ -69,6 +72,9 @@ type Policy interface {
 	// controller lets it wait. What it returns is called in the loop, if the
 	// device was still the same connection afterwards.
 	Work(context.Context, reconcile.Op[fabrics.Options]) (found func(), err error)
+	// Guard says why a device must not be deleted now, just before that would be
+	// done, in a goroutine of its own. It is asked again later.
+	Guard(reconcile.Op[fabrics.Options]) error
 	// Changed takes a uevent of kind "change".
 	Changed(uevent.Event)
 	// Overrun tells that uevents have been lost.
@@ -162,16 +168,23 @@ func (s *Service) load() (in input, err error) {
 }
 
 func (s *Service) apply(in input) {
-	s.identity, s.boot = in.identity, in.boot
+	s.configured, s.identity, s.boot = in.cfg, in.identity, in.boot
+	s.SetTron(in.cfg.Tron)
+	s.applyNames()
+}
+
+// applyNames gives the policy the configuration, with what its host names stand
+// for now.
+func (s *Service) applyNames() {
+	cfg := s.names.resolve(s.configured, s.identity)
 	s.shown = make(map[tid.TID]map[string]string)
-	for _, c := range in.cfg.Controllers {
-		if id, err := c.TID(in.identity.NQN, in.cfg.IgnoreIface); err == nil && c.Shown != nil {
+	for _, c := range cfg.Controllers {
+		if id, err := c.TID(s.identity.NQN, cfg.IgnoreIface); err == nil && c.Shown != nil {
 			s.shown[id] = c.Shown
 		}
 	}
-	s.doubtful.Store(in.cfg.Doubtful)
-	s.SetTron(in.cfg.Tron)
-	s.policy.Apply(in.cfg, in.identity)
+	s.doubtful.Store(cfg.Doubtful)
+	s.policy.Apply(cfg, s.identity)
 }
 
 // reloads reads everything again when asked to. What cannot be read changes
@@ -200,6 +213,7 @@ func (s *Service) reloads(ctx context.Context) error {
 // has probably mended something.
 func (s *Service) retryNow() {
 	now := time.Now()
+	s.names.hurry(now)
 	for _, st := range s.engine.All() {
 		if st.Failures > 0 || st.Work.Failures > 0 {
 			s.engine.Kick(st.TID, now)

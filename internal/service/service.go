@@ -7,8 +7,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,9 +19,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nvme-stas/stas/internal/boot"
+	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/daemon"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/reconcile"
+	"github.com/nvme-stas/stas/internal/registry"
 	"github.com/nvme-stas/stas/internal/tid"
 	"github.com/nvme-stas/stas/pkg/fabrics"
 	"github.com/nvme-stas/stas/pkg/nvme"
@@ -34,20 +39,40 @@ type Kernel interface {
 	Kind(name string) (nvmesysfs.Kind, error)
 	Read(name string) (nvmesysfs.Controller, error)
 	Namespaces(name string) ([]nvmesysfs.Namespace, error)
+	// Probe finds out in user space whether the target of a connect answers,
+	// as far as that can be found out. It fails as the connect would.
+	Probe(context.Context, fabrics.Options) error
 	// Connect creates a controller and returns its name.
 	Connect(fabrics.Options) (name string, err error)
 	// Options are those that the kernel can connect with.
 	Options() (fabrics.OptionSet, error)
 	// Delete removes a controller; one that is not there is no error.
 	Delete(name string) error
+	// State reads the state of a controller, and nothing else: it is asked for
+	// often.
+	State(name string) (nvmesysfs.State, error)
+	// Adjust changes what can be changed of a live connection, so that it is as
+	// if it had been made with now.
+	Adjust(name string, was, now fabrics.Options) error
 	// Identify asks a controller who it is and what it can do.
 	Identify(ctx context.Context, name string) (nvme.IdentifyController, error)
 	// DiscoveryLog reads the log page of a discovery controller.
 	DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error)
 	// Ifaces lists the addresses of the network interfaces.
 	Ifaces() ([]tid.IfaceAddr, error)
+	// Owner returns who owns a controller in the host's registry, or nothing
+	// if nobody does. Own notes there that one that was just connected is ours,
+	// Disown that it was removed, as the uevent with this number says. Sweep
+	// looks for what was removed while nobody watched.
+	Owner(name string) string
+	Own(name string) error
+	Disown(name string, seqnum uint64) error
+	Sweep() error
 	// Listen opens a source of uevents.
 	Listen() (Events, error)
+	// WatchNetwork calls changed after a link or an address of the host has come
+	// up, until ctx ends. An error says that it cannot watch.
+	WatchNetwork(ctx context.Context, changed func()) error
 }
 
 // Events is a source of uevents.
@@ -62,15 +87,13 @@ const (
 	retryCap   = time.Minute      // at most
 	afterLoss  = time.Second      // before a lost controller is connected again
 	fullPass   = 60 * time.Second // between looks at all controllers, events or not
-	burst      = 4                // connects at a time
+	// probes bounds the targets that are being connected, of which all but a
+	// few are asked first whether they are there: see preflight.go.
+	probes = 64
 	// busyDevices bounds the operations on existing devices. Each may block
 	// for a minute if its target is silent, so they must not wait for each other.
 	busyDevices = 64
 )
-
-// The number of connects at a time: the kernel makes one after the other
-// anyway (nvmf_dev_mutex), but while it works the next one should be waiting,
-// or its caller's preparation and clean-up would add up.
 
 // Service runs one daemon.
 type Service struct {
@@ -83,6 +106,9 @@ type Service struct {
 	identity hostid.Identity                    // of the loop
 	boot     boot.Tables                        // of the loop
 	shown    map[tid.TID]map[string]string      // of the loop, see conf.Controller
+	// configured is the configuration as it was read, with host names.
+	configured *conf.Config // of the loop
+	names      names        // of the loop
 
 	ctx          context.Context // of Run
 	seq          atomic.Uint64   // see reconcile.Engine.Observe
@@ -94,6 +120,7 @@ type Service struct {
 	// kernelOptions are those that the kernel can connect with, once known.
 	kernelOptions atomic.Pointer[fabrics.OptionSet]
 	workers       sync.WaitGroup
+	connects      *connects
 }
 
 // New returns the service of a daemon that looks after controllers of a kind.
@@ -102,16 +129,24 @@ func New(kind tid.Kind, policy Policy, env Env) *Service {
 		env: env, kind: kind, policy: policy, log: env.Log,
 		resync:  make(chan struct{}, 1),
 		unsaved: make(chan json.RawMessage, 1),
+
+		connects: newConnects(),
+	}
+	if s.env.Resolve == nil {
+		s.env.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
 	}
 	s.loop = daemon.NewLoop(s.step)
-	s.engine = reconcile.New[fabrics.Options](reconcile.Config{
+	s.engine = reconcile.New(reconcile.Config[fabrics.Options]{
 		Kind: kind,
 		Limit: map[reconcile.OpKind]int{
-			reconcile.Connect: burst, reconcile.Disconnect: busyDevices, reconcile.Work: busyDevices,
+			reconcile.Connect: probes, reconcile.Disconnect: busyDevices, reconcile.Adjust: busyDevices, reconcile.Work: busyDevices,
 		},
 		Backoff:   backoff,
 		AfterLoss: afterLoss,
 		Work:      kind == tid.Discovery,
+		Differ:    differ,
 		Notify:    s.notify,
 	})
 	return s
@@ -137,11 +172,24 @@ func backoff(n int) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
+// differ tells whether a connection has parameters that can be changed while
+// it is there, and shall.
+func differ(was, now fabrics.Options) bool {
+	same := func(a, b *int) bool { return a == b || a != nil && b != nil && *a == *b }
+	return !same(was.CtrlLossTMO, now.CtrlLossTMO) || !same(was.ReconnectDelay, now.ReconnectDelay) ||
+		!same(was.FastIOFailTMO, now.FastIOFailTMO)
+}
+
 // step runs in the loop after something has happened.
 func (s *Service) step() time.Time {
-	ops, wake := s.engine.Next(time.Now())
+	now := time.Now()
+	names := s.tendNames(now)
+	ops, wake := s.engine.Next(now)
 	for _, op := range ops {
 		s.workers.Go(func() { s.carryOut(op) })
+	}
+	if wake.IsZero() || !names.IsZero() && names.Before(wake) {
+		return names
 	}
 	return wake
 }
@@ -156,17 +204,30 @@ func (s *Service) carryOut(op reconcile.Op[fabrics.Options]) {
 	switch op.Kind {
 	case reconcile.Connect:
 		if err = s.excluded(op.Params); err == nil {
-			device, err = s.env.Kernel.Connect(op.Params)
+			device, err = s.connect(op)
+		}
+		if err == nil {
+			s.own(device)
 		}
 		if errors.Is(err, unix.EALREADY) {
 			s.requestPass() // the kernel has one that we do not know of
 		}
 	case reconcile.Disconnect:
 		if err = s.verify(op); err == nil {
+			err = s.owned(device)
+		}
+		if err == nil {
+			err = s.policy.Guard(op)
+		}
+		if err == nil {
 			err = s.env.Kernel.Delete(device)
 		}
 		if errors.Is(err, errReplaced) {
 			err = nil // what was to be deleted is gone
+		}
+	case reconcile.Adjust:
+		if err = s.verify(op); err == nil {
+			err = s.env.Kernel.Adjust(device, op.Was, op.Params)
 		}
 	case reconcile.Work:
 		// Another controller may take the number over at any time. What it says
@@ -227,6 +288,21 @@ func (s *Service) excluded(o fabrics.Options) error {
 	return nil
 }
 
+// own notes in the host's registry that a controller is ours.
+func (s *Service) own(device string) {
+	if err := s.env.Kernel.Own(device); err != nil {
+		s.log.Warn("cannot note in the host's registry who owns a controller; \"nvme disconnect-all\" would not spare it", "device", device, "error", err)
+	}
+}
+
+// owned is an error for what belongs to somebody else: it is not ours to remove.
+func (s *Service) owned(device string) error {
+	if owner := s.env.Kernel.Owner(device); owner != "" && owner != registry.Self {
+		return fmt.Errorf("it is owned by %q in the host's registry (/run/nvme/registry)", owner)
+	}
+	return nil
+}
+
 // errReplaced says that a device is not the controller it was.
 var errReplaced = errors.New("the controller has gone")
 
@@ -256,6 +332,7 @@ func (s *Service) notify(ev reconcile.Event) {
 	case reconcile.Adopted:
 		log.Info(name + " is connected already, taking it over")
 	case reconcile.Lost:
+		s.names.doubt(ev.TID, time.Now())
 		log.Warn(name + " was removed, connecting again")
 	case reconcile.Disconnected:
 		log.Info(name + " disconnected")
@@ -263,7 +340,12 @@ func (s *Service) notify(ev reconcile.Event) {
 		log.Info(name + " is no longer wanted, its connection stays")
 	case reconcile.OtherPath:
 		log.Info(name + " is not what this connection, which was broken, serves; connecting it by itself")
-	case reconcile.ConnectFailed, reconcile.DisconnectFailed, reconcile.WorkFailed:
+	case reconcile.Adjusted:
+		log.Info(name + " has its new parameters")
+	case reconcile.ConnectFailed, reconcile.DisconnectFailed, reconcile.WorkFailed, reconcile.AdjustFailed:
+		if ev.Kind == reconcile.ConnectFailed {
+			s.names.doubt(ev.TID, time.Now())
+		}
 		// The first failure of a series tells; the others are in "ls".
 		level := slog.LevelDebug
 		if ev.Attempt == 1 {
@@ -279,6 +361,7 @@ func (s *Service) notify(ev reconcile.Event) {
 			reconcile.ConnectFailed:    " cannot be connected",
 			reconcile.DisconnectFailed: " cannot be disconnected",
 			reconcile.WorkFailed:       " does not give its log page",
+			reconcile.AdjustFailed:     " does not take its new parameters",
 		}[ev.Kind]
 		log.Log(s.ctx, level, name+what+", trying again", "error", ev.Err,
 			"attempt", ev.Attempt, "retry-in", ev.Retry.Round(100*time.Millisecond))

@@ -576,6 +576,7 @@ func TestReport(t *testing.T) {
 		r := newRig(t, tid.IO, "nqn.a")
 		r.start()
 		a, b := controller("nqn.a", "1"), controller("nqn.b", "1") // b is not there
+		began := time.Now()
 		r.want(a, b)
 		report, err := r.svc.Report(t.Context())
 		if err != nil || report.Version != 1 || report.Daemon != "stacd" || report.Host.NQN != identity.NQN || report.Host.ID != identity.ID ||
@@ -588,6 +589,7 @@ func TestReport(t *testing.T) {
 		if diff := cmp.Diff(stasbus.Controller{
 			ID: stasbus.ID(a), Device: "nvme0", State: "live", Wanted: true, Origins: []stasbus.Origin{},
 			SrcAddr: addr, Model: "Fake", CntrlType: "io",
+			Probe:      &stasbus.Probe{Time: began},
 			Namespaces: []stasbus.Namespace{{Name: "nvme0n1", Size: 1 << 30, ANA: "optimized"}},
 		}, report.Controllers[0]); diff != "" {
 			t.Errorf("connected (-want +got):\n%s", diff)
@@ -699,7 +701,7 @@ func TestFailuresAreToldOnce(t *testing.T) {
 			r.do(func() { n = strings.Count(journal.String(), id.String()) })
 			return n
 		}
-		if failed := r.kernel.count("connect"); failed < 8 || told() != 1 {
+		if failed := r.kernel.count("probe"); failed < 8 || told() != 1 {
 			t.Errorf("%d attempts failed, this was told:\n%s", failed, journal.String())
 		}
 		r.kernel.OpenPort(9, addr, "9")
@@ -722,7 +724,7 @@ func TestReloadTriesAtOnce(t *testing.T) {
 		pause(10 * time.Minute) // pauses are of half a minute and more now
 		r.kernel.OpenPort(9, addr, "9")
 		r.kernel.Offer("nqn.late", addr, "9", true)
-		failed := r.kernel.count("connect")
+		failed := r.kernel.count("probe")
 		if failed < 8 || failed > 40 {
 			t.Errorf("%d attempts in ten minutes", failed)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/nvme-stas/stas/internal/atomicfile"
 )
@@ -62,17 +63,44 @@ type State interface {
 // Restore loads the state at start, and reports whether there is one. Damage
 // costs the memory, not the service: what state holds then is of no use.
 func (s *Service) Restore(state any) bool {
-	err := s.env.State.Load(state)
+	var data json.RawMessage
+	err := s.env.State.Load(&data)
+	own := ownState{}
+	if err == nil {
+		err = errors.Join(json.Unmarshal(data, state), json.Unmarshal(data, &own))
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("the last known state cannot be used, starting without it", "error", err)
 	}
+	if err == nil {
+		s.names.restore(own.Names)
+	}
 	return err == nil
+}
+
+// ownState is what the service adds to the state of its policy, which is a JSON
+// object.
+type ownState struct {
+	Names namesState `json:"names,omitzero"`
+}
+
+// encode gives the state of policy and service in one object.
+func (s *Service) encode(state any) (json.RawMessage, error) {
+	data, err := json.Marshal(state)
+	own, err2 := json.Marshal(ownState{s.names.state()})
+	if err = errors.Join(err, err2); err != nil || len(own) == len("{}") {
+		return data, err
+	}
+	if len(data) == len("{}") {
+		return own, nil
+	}
+	return slices.Concat(own[:len(own)-1], []byte(","), data[1:]), nil
 }
 
 // Save writes the daemon's state soon. It belongs to the loop and does not
 // block; of several states the last one counts.
 func (s *Service) Save(state any) {
-	data, err := json.Marshal(state)
+	data, err := s.encode(state)
 	if err != nil {
 		s.log.Error("cannot encode the state", "error", err)
 		return

@@ -146,6 +146,9 @@ func (s *Service) pass(ctx context.Context) {
 }
 
 func (s *Service) lookAtAll(ctx context.Context) error {
+	if err := s.env.Kernel.Sweep(); err != nil {
+		s.log.Warn("cannot tidy the host's registry of controllers", "error", err)
+	}
 	addrs, err := s.env.Kernel.Ifaces()
 	if err != nil {
 		s.log.Warn("cannot list the network interfaces; paths are matched without them", "error", err)
@@ -181,6 +184,11 @@ func (s *Service) handle(ctx context.Context, events []uevent.Event) {
 	looked := make(map[string]bool, len(events))
 	var seen []observation
 	for _, ev := range events {
+		if ev.Subsystem == "nvme" && ev.Action == "remove" {
+			if err := s.env.Kernel.Disown(ev.DevName, ev.Seqnum); err != nil {
+				s.log.Warn("cannot take a controller that was removed out of the host's registry", "device", ev.DevName, "error", err)
+			}
+		}
 		// At "add" the controller does not know yet who it is. What comes of it
 		// is told by a "change", or by "remove".
 		if ev.Subsystem != "nvme" || ev.Action == "add" || looked[ev.DevName] {

@@ -352,6 +352,9 @@ func (d *Daemon) Work(context.Context, reconcile.Op[fabrics.Options]) (func(), e
 	return nil, nil
 }
 
+// Guard implements [service.Policy].
+func (d *Daemon) Guard(reconcile.Op[fabrics.Options]) error { return nil }
+
 // Changed implements [service.Policy].
 func (d *Daemon) Changed(uevent.Event) {}
 

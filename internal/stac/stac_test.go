@@ -592,7 +592,7 @@ func TestReport(t *testing.T) {
 		r.deliver([]stac.Page{dc(1, yes, "a", "b"), p})
 		check("listed", map[string]string{
 			"nqn.z": "stacd.conf:2, 2", "nqn.a": "1", "nqn.b": "1, 2 ncc", "nqn.x": "stacd.conf:4, 2" + excluded,
-			"nqn.n": `2 but the entry is not usable: traddr "host.example" is not an IP address: host names are not resolved yet`,
+			"nqn.n": `2 but the entry is not usable: traddr "host.example" is not an IP address`,
 			"stafd": "true 10.0.1.1:2 10.0.1.2:5",
 		})
 		r.deliver(nil)

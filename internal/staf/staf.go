@@ -148,6 +148,9 @@ func (d *Daemon) took(id tid.TID, device string, log nvme.DiscoveryLog) {
 	}
 }
 
+// Guard implements [service.Policy]: nothing depends on a discovery controller.
+func (d *Daemon) Guard(reconcile.Op[fabrics.Options]) error { return nil }
+
 // Changed implements [service.Policy]: a discovery controller reports that its
 // log has changed, or has been reconnected and may have missed to report it.
 func (d *Daemon) Changed(ev uevent.Event) {

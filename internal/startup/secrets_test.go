@@ -59,10 +59,16 @@ type witness struct {
 	keys []string
 }
 
+// refusedAddr answers, and refuses whoever comes.
+const refusedAddr = "10.0.0.9"
+
 func (w *witness) Connect(o fabrics.Options) (string, error) {
 	w.mu.Lock()
 	w.keys = append(w.keys, o.DHChapSecret.Reveal(), o.DHChapCtrlSecret.Reveal())
 	w.mu.Unlock()
+	if o.TrAddr == refusedAddr {
+		return "", &fabrics.ConnectError{Options: o, Errno: syscall.EKEYREJECTED}
+	}
 	return w.Kernel.Connect(o)
 }
 
@@ -135,7 +141,7 @@ func TestSecretsStayIn(t *testing.T) {
 
 			// Run it.
 			kernel := &witness{Kernel: stastest.NewKernel()}
-			for i, addr := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"} {
+			for i, addr := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", refusedAddr} {
 				kernel.OpenPort(i+1, addr, "8009")
 				kernel.Offer("nqn.a", addr, "8009", true)
 			}

@@ -226,7 +226,8 @@ func (p program) start(o options, log *slog.Logger, level *slog.LevelVar) error 
 // runtimeDir is where the state lives: it has to outlast the daemon, but not
 // the kernel's connections.
 func runtimeDir(name conf.Daemon) string {
-	return cmp.Or(os.Getenv("RUNTIME_DIRECTORY"), "/run/"+string(name))
+	first, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":") // the unit has more, for others
+	return cmp.Or(first, "/run/"+string(name))
 }
 
 // reloads receives each SIGHUP; those that come during a reload count as one.

@@ -73,6 +73,7 @@ type Controller struct {
 
 	Operation *Operation `json:"operation,omitempty"` // running now
 	Connect   *Failure   `json:"connect,omitempty"`   // the last attempts failed
+	Probe     *Probe     `json:"probe,omitempty"`     // before the last attempt
 	LogPage   *PageState `json:"log-page,omitempty"`  // of a discovery controller
 
 	// What sysfs shows of the device.
@@ -102,15 +103,33 @@ type Origin struct {
 	Kind  string `json:"kind"`
 	Place string `json:"place,omitempty"` // in the configuration; the name of a boot table
 	By    *ID    `json:"by,omitempty"`    // the discovery controller that lists it
+	// Host is the host name that the configuration has in place of the address.
+	Host *HostName `json:"host,omitempty"`
 	// NotConnected is what the entry says (EFLAGS, NCC): the central discovery
 	// controller has no connection to the subsystem.
 	NotConnected bool `json:"ncc,omitempty"`
+}
+
+// HostName is what is known of a host name.
+type HostName struct {
+	Name     string    `json:"name"`
+	Answered time.Time `json:"answered,omitzero"` // last; zero: not yet
+	// Former says that the name stands for another address now. The connection
+	// stays as long as it lasts.
+	Former  bool     `json:"former,omitempty"`
+	Failure *Failure `json:"failure,omitempty"` // the last questions were not answered
 }
 
 // Operation is one that runs. The kernel cannot be told to stop it.
 type Operation struct {
 	Kind  string    `json:"kind"` // "connect", "disconnect", or "work": reading the log page
 	Since time.Time `json:"since"`
+}
+
+// Probe is asking in user space whether a target answers.
+type Probe struct {
+	Time time.Time `json:"time"`
+	Took float64   `json:"took"` // seconds
 }
 
 // Failure is a series of attempts that failed.

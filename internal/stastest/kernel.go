@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nvme-stas/stas/internal/registry"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/tid"
 	"github.com/nvme-stas/stas/pkg/fabrics"
@@ -30,6 +31,25 @@ const (
 	connectTime           = 20 * time.Millisecond
 )
 
+// How long the kernel waits for a target that says nothing (tcp.c: TCP_SYNCNT
+// 1, 10 s for ICResp; nvme_core.admin_timeout).
+const (
+	waitSYN    = 3 * time.Second
+	waitICResp = 10 * time.Second
+	waitAdmin  = 60 * time.Second
+)
+
+// Silence is what a port leaves unanswered.
+type Silence int
+
+// The kinds of silence.
+const (
+	Answers   Silence = iota
+	BlackHole         // SYN
+	Mute              // ICReq
+	MuteLater         // all that comes after ICResp
+)
+
 // Kernel is a Linux kernel as far as the daemons can tell, with a target that
 // its controllers connect to. Use it in a synctest bubble: its time passes in
 // sleeps.
@@ -42,6 +62,8 @@ type Kernel struct {
 	ctrls     map[string]*ctrl
 	ports     map[string]*port
 	listeners map[*Events]bool
+	networks  map[chan struct{}]bool
+	owners    map[string]string // the host's registry
 	// Connects and Deletes count what the daemons asked for.
 	Connects, Deletes int
 }
@@ -60,6 +82,7 @@ type port struct {
 	id           int
 	addr, svc    string
 	open         bool
+	silence      Silence
 	genctr       uint64
 	subsystems   map[string]bool
 	unreadable   error // what reading the log page gives
@@ -75,6 +98,8 @@ func NewKernel() *Kernel {
 		ctrls:     make(map[string]*ctrl),
 		ports:     make(map[string]*port),
 		listeners: make(map[*Events]bool),
+		networks:  make(map[chan struct{}]bool),
+		owners:    make(map[string]string),
 	}
 }
 
@@ -101,6 +126,13 @@ func (k *Kernel) ClosePort(addr, svc string) {
 			k.lose(c)
 		}
 	}
+}
+
+// Silence makes a port answer less than it should. What is connected stays so.
+func (k *Kernel) Silence(addr, svc string, what Silence) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ports[addr+" "+svc].silence = what
 }
 
 // Offer makes a subsystem visible through a port, or invisible.
@@ -146,14 +178,20 @@ func (k *Kernel) lose(c *ctrl) {
 }
 
 func (k *Kernel) reconnect(c *ctrl, stop <-chan struct{}) {
-	for n := 0; c.attempts < 0 || n < c.attempts; n++ {
+	for n := 0; ; n++ {
+		k.mu.Lock()
+		attempts, delay := c.attempts, c.reconnectDelay
+		k.mu.Unlock()
+		if attempts >= 0 && n >= attempts {
+			break
+		}
 		select {
 		case <-stop:
 			return
-		case <-time.After(c.reconnectDelay):
+		case <-time.After(delay):
 		}
 		k.mu.Lock()
-		if c.port.open && c.State == nvmesysfs.Connecting {
+		if c.port.open && c.port.silence == Answers && c.State == nvmesysfs.Connecting {
 			if c.Kind == nvmesysfs.IO && !c.port.subsystems[c.SubsysNQN] {
 				// Connect Invalid Parameters with DNR: no second attempt.
 				k.remove(c)
@@ -224,6 +262,25 @@ func (k *Kernel) Read(name string) (nvmesysfs.Controller, error) {
 	return c.Controller, nil
 }
 
+// State implements [service.Kernel].
+func (k *Kernel) State(name string) (nvmesysfs.State, error) {
+	c, err := k.Read(name)
+	return c.State, err
+}
+
+// Adjust implements [service.Kernel].
+func (k *Kernel) Adjust(name string, _, now fabrics.Options) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := k.ctrls[name]
+	if c == nil {
+		return fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+	}
+	c.options.CtrlLossTMO, c.options.ReconnectDelay, c.options.FastIOFailTMO = now.CtrlLossTMO, now.ReconnectDelay, now.FastIOFailTMO
+	c.setRetries()
+	return nil
+}
+
 // Attr reads an attribute of sysfs that shows a parameter of the connection.
 func (k *Kernel) Attr(name, attribute string) (string, error) {
 	k.mu.Lock()
@@ -287,6 +344,31 @@ func (k *Kernel) Controllers() []nvmesysfs.Controller {
 	return all
 }
 
+// Probe implements [service.Kernel].
+func (k *Kernel) Probe(ctx context.Context, o fabrics.Options) error {
+	k.mu.Lock()
+	var wait time.Duration
+	var errno unix.Errno
+	switch p := k.ports[o.TrAddr+" "+o.TrSvcID]; {
+	case p == nil, !p.open:
+		errno = unix.ECONNREFUSED
+	case p.silence == BlackHole:
+		wait, errno = waitSYN, unix.ETIMEDOUT
+	case p.silence == Mute:
+		wait, errno = waitICResp, unix.EAGAIN
+	}
+	k.mu.Unlock()
+	if errno == 0 {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(wait):
+	}
+	return &fabrics.ConnectError{Options: o, Errno: errno}
+}
+
 // Connect implements [service.Kernel].
 func (k *Kernel) Connect(o fabrics.Options) (string, error) {
 	if (o.HostNQN == "") != (o.HostID == "") {
@@ -302,7 +384,7 @@ func (k *Kernel) Connect(o fabrics.Options) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	time.Sleep(connectTime)
+	time.Sleep(k.patience(c))
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if errno := k.handshake(c); errno != 0 {
@@ -327,7 +409,6 @@ func (k *Kernel) create(o fabrics.Options) (*ctrl, error) {
 			return nil, &fabrics.ConnectError{Options: o, Errno: unix.EINVAL}
 		}
 	}
-	delay := or(o.ReconnectDelay, defaultReconnectDelay)
 	c := &ctrl{
 		options: o,
 		Controller: nvmesysfs.Controller{
@@ -336,14 +417,10 @@ func (k *Kernel) create(o fabrics.Options) (*ctrl, error) {
 			HostNQN: o.HostNQN, HostID: o.HostID,
 			State: nvmesysfs.Connecting, CntrlType: "reserved",
 		},
-		port:           k.ports[o.TrAddr+" "+o.TrSvcID],
-		reconnectDelay: time.Duration(delay) * time.Second,
-		attempts:       (or(o.CtrlLossTMO, defaultCtrlLossTMO) + delay - 1) / delay,
-		stop:           make(chan struct{}),
+		port: k.ports[o.TrAddr+" "+o.TrSvcID],
+		stop: make(chan struct{}),
 	}
-	if or(o.CtrlLossTMO, 0) < 0 {
-		c.attempts = -1
-	}
+	c.setRetries()
 	c.SubsysNQN = "" // not before Identify
 	for n := 0; ; n++ {
 		c.Name = "nvme" + strconv.Itoa(n)
@@ -357,12 +434,35 @@ func (k *Kernel) create(o fabrics.Options) (*ctrl, error) {
 	return c, nil
 }
 
+// setRetries works out how the kernel tries to get a lost connection back. The
+// caller holds the lock.
+func (c *ctrl) setRetries() {
+	delay := or(c.options.ReconnectDelay, defaultReconnectDelay)
+	c.reconnectDelay = time.Duration(delay) * time.Second
+	c.attempts = (or(c.options.CtrlLossTMO, defaultCtrlLossTMO) + delay - 1) / delay
+	if or(c.options.CtrlLossTMO, 0) < 0 {
+		c.attempts = -1
+	}
+}
+
+// patience is how long the kernel waits for the target.
+func (k *Kernel) patience(c *ctrl) time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if c.port == nil {
+		return connectTime
+	}
+	return [...]time.Duration{connectTime, waitSYN, waitICResp, waitAdmin}[c.port.silence]
+}
+
 // handshake is what the target has to say.
 func (k *Kernel) handshake(c *ctrl) unix.Errno {
 	nqn := c.Model
 	switch {
 	case c.port == nil || !c.port.open:
 		return unix.ECONNREFUSED
+	case c.port.silence != Answers:
+		return [...]unix.Errno{0, unix.ETIMEDOUT, unix.EAGAIN, unix.EIO}[c.port.silence]
 	case nqn == c.port.discoveryNQN:
 		c.Kind, c.CntrlType, c.DCType = nvmesysfs.Discovery, "discovery", ""
 	case c.port.subsystems[nqn]:
@@ -457,6 +557,77 @@ func (k *Kernel) DiscoveryLog(_ context.Context, name string) (nvme.DiscoveryLog
 
 // Ifaces implements [service.Kernel].
 func (k *Kernel) Ifaces() ([]tid.IfaceAddr, error) { return nil, nil }
+
+// WatchNetwork implements [service.Kernel].
+func (k *Kernel) WatchNetwork(ctx context.Context, changed func()) error {
+	up := make(chan struct{}, 1)
+	k.mu.Lock()
+	k.networks[up] = true
+	k.mu.Unlock()
+	defer func() {
+		k.mu.Lock()
+		delete(k.networks, up)
+		k.mu.Unlock()
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-up:
+			changed()
+		}
+	}
+}
+
+// NetworkUp tells that a link or an address has come up.
+func (k *Kernel) NetworkUp() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for up := range k.networks {
+		select {
+		case up <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Owner implements [service.Kernel].
+func (k *Kernel) Owner(name string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.owners[name]
+}
+
+// SetOwner is another program that owns a controller.
+func (k *Kernel) SetOwner(name, owner string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.owners[name] = owner
+}
+
+// Own implements [service.Kernel].
+func (k *Kernel) Own(name string) error {
+	k.SetOwner(name, registry.Self)
+	return nil
+}
+
+// Disown implements [service.Kernel].
+func (k *Kernel) Disown(name string, _ uint64) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ctrls[name] == nil {
+		delete(k.owners, name)
+	}
+	return nil
+}
+
+// Sweep implements [service.Kernel].
+func (k *Kernel) Sweep() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.DeleteFunc(k.owners, func(name, _ string) bool { return k.ctrls[name] == nil })
+	return nil
+}
 
 // Listen implements [service.Kernel].
 func (k *Kernel) Listen() (service.Events, error) {

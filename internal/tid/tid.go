@@ -204,6 +204,48 @@ func (t TID) Validate() error {
 	return nil
 }
 
+// HostName is the name that t has in place of the address of a controller, or
+// nothing. Such a controller is connected [TID.At] one of the name's addresses.
+func (t TID) HostName() string {
+	if (t.Transport == TCP || t.Transport == RDMA) && isHostName(t.TrAddr) {
+		return t.TrAddr
+	}
+	return ""
+}
+
+// At is t with an address in place of its host name.
+func (t TID) At(addr netip.Addr) TID {
+	t.TrAddr = addr.String()
+	return New(t)
+}
+
+// ValidateNamed says in words why no connection can be made to t, if so,
+// whatever the address is that its host name stands for. It is [TID.Validate]
+// for one that has none.
+func (t TID) ValidateNamed() error {
+	if t.HostName() == "" {
+		return t.Validate()
+	}
+	addr := netip.IPv4Unspecified()
+	if host, ok := parseIP(t.HostTrAddr); ok {
+		addr = host // of the same family
+	}
+	return t.At(addr).Validate()
+}
+
+// isHostName tells the names that can be looked up (RFC 1123, section 2.1), and
+// underscores, which some have. One that ends in a number is an address that
+// somebody got wrong.
+func isHostName(s string) bool {
+	labels := strings.Split(strings.TrimSuffix(s, "."), ".")
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' || strings.Trim(l, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
+			return false
+		}
+	}
+	return len(s) <= 253 && strings.Trim(labels[len(labels)-1], "0123456789") != ""
+}
+
 func (t TID) validateIP() error {
 	addr, err := literal("traddr", t.TrAddr)
 	if err != nil {
@@ -232,7 +274,7 @@ func literal(name, s string) (netip.Addr, error) {
 	case strings.Contains(s, ":") || strings.Trim(s, "0123456789.") == "":
 		return ip, fmt.Errorf("%s %q is not a valid IP address", name, s)
 	}
-	return ip, fmt.Errorf("%s %q is not an IP address: host names are not resolved yet", name, s)
+	return ip, fmt.Errorf("%s %q is not an IP address", name, s)
 }
 
 // breaksOptions tells the characters that would end a field of the option

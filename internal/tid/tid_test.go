@@ -174,7 +174,7 @@ func TestValidate(t *testing.T) {
 		{"pcie", func(t *TID) { t.Transport = "pcie" }, `"pcie" is not one of tcp, rdma, fc, loop`},
 		{"no traddr", func(t *TID) { t.TrAddr = "" }, "no traddr"},
 		{"no traddr, fc", func(t *TID) { t.Transport, t.TrAddr = "fc", "" }, "no traddr"},
-		{"name", func(t *TID) { t.TrAddr = "array.example.org" }, "host names are not resolved yet"},
+		{"name", func(t *TID) { t.TrAddr = "array.example.org" }, "is not an IP address"},
 		{"bad IPv4", func(t *TID) { t.TrAddr = "10.0.0.256" }, "not a valid IP address"},
 		{"bad IPv6", func(t *TID) { t.TrAddr = "::1::2" }, "not a valid IP address"},
 		{"option in a zone", func(t *TID) { t.TrAddr = "fe80::1%a,duplicate_connect" }, "comma"},

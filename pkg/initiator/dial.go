@@ -12,12 +12,12 @@ import (
 	"github.com/nvme-stas/stas/pkg/nvmetcp"
 )
 
-// Probe finds out whether somebody speaks NVMe/TCP at address: it opens a
+// Probe finds out whether somebody speaks NVMe/TCP at an address: it opens a
 // connection, exchanges ICReq and ICResp, and closes. Of the target's
-// discovery or storage it learns nothing. A nil dialer is that of the zero
-// net.Dialer. Failure is a [*StepError].
-func Probe(ctx context.Context, address string, dialer Dialer) (nvmetcp.ICResp, error) {
-	o := Options{Address: address, Dialer: dialer}.withDefaults()
+// discovery or storage it learns nothing. Of the options, address, dialer and
+// digests count. Failure is a [*StepError].
+func Probe(ctx context.Context, o Options) (nvmetcp.ICResp, error) {
+	o = o.withDefaults()
 	conn, ic, err := o.initialize(ctx)
 	if err != nil {
 		return nvmetcp.ICResp{}, err

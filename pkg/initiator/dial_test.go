@@ -59,7 +59,7 @@ func TestDial(t *testing.T) {
 
 func TestProbe(t *testing.T) {
 	p := newPeer(t)
-	ic, err := Probe(t.Context(), "peer", p.dial)
+	ic, err := Probe(t.Context(), Options{Address: "peer", Dialer: p.dial})
 	if err != nil || ic.MaxH2CData != 8192 {
 		t.Errorf("%+v, %v", ic, err)
 	}
@@ -88,7 +88,7 @@ func TestDialTCP(t *testing.T) {
 	}()
 	o := p.options()
 	o.Address, o.Dialer, o.SubNQN = l.Addr().String(), nil, ""
-	if _, err := Probe(t.Context(), o.Address, nil); err != nil {
+	if _, err := Probe(t.Context(), Options{Address: o.Address}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := Dial(t.Context(), o)
@@ -99,7 +99,7 @@ func TestDialTCP(t *testing.T) {
 		t.Error(err)
 	}
 	l.Close()
-	if _, err := Probe(t.Context(), o.Address, nil); !strings.HasPrefix(err.Error(), "connecting to "+o.Address+": opening the connection: ") {
+	if _, err := Probe(t.Context(), Options{Address: o.Address}); !strings.HasPrefix(err.Error(), "connecting to "+o.Address+": opening the connection: ") {
 		t.Error(err)
 	}
 }

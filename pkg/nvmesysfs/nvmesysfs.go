@@ -209,6 +209,16 @@ func (f *FS) Kind(name string) (Kind, error) {
 	return kindOf(cntrltype), err
 }
 
+// State reads the state of a controller, at a fraction of the cost of Read. A
+// controller that is not there gives an error that is [fs.ErrNotExist].
+func (f *FS) State(name string) (State, error) {
+	state, err := f.Attr(name, "state")
+	if errors.Is(err, ErrNoAttr) {
+		err = fmt.Errorf("%s: %w", name, fs.ErrNotExist) // see Read
+	}
+	return State(state), err
+}
+
 // controllerDir is the open directory of one controller. What is read there is
 // of one and the same controller, even if its name is given to another one
 // meanwhile. It is a bare descriptor: attributes are read often, and Go's files
