@@ -51,18 +51,21 @@ const (
 // from one cache.
 type Avahi struct {
 	Log *slog.Logger
-	// Otherwise browses while there is no avahi-daemon. Nil: nobody does.
+	// Otherwise browses while there is no avahi-daemon; it is a [Steady] one. Nil:
+	// nobody does.
 	Otherwise Browser
 }
 
 // Auto browses by way of avahi-daemon as long as it is there, or the bus can
 // start it, and by embedded otherwise.
-func Auto(log *slog.Logger, embedded Browser) Browser { return Avahi{log, embedded} }
+func Auto(log *slog.Logger, embedded Browser) Browser {
+	return Avahi{log, Steady(log, embedded)}
+}
 
 // Browse implements [Browser]. It returns only when ctx ends: neither the bus
 // nor Avahi is ever gone for good.
 func (a Avahi) Browse(ctx context.Context, report func(Event)) error {
-	w := &avahiWatch{Avahi: a, report: report, standIn: standIn{Browser: a.Otherwise, log: a.Log, report: report}}
+	w := &avahiWatch{Avahi: a, report: report, standIn: standIn{Browser: a.Otherwise, report: report}}
 	defer w.standIn.stop()
 	for {
 		err := w.serve(ctx)
@@ -437,10 +440,34 @@ func familyOf(protocol int32) Family {
 	return IPv4
 }
 
+// Steady browses by b, again after a while if that fails, and says when it is
+// browsed.
+func Steady(log *slog.Logger, b Browser) Browser { return steady{b, log} }
+
+type steady struct {
+	Browser
+	log *slog.Logger
+}
+
+// Browse implements [Browser]. It returns only when ctx ends.
+func (s steady) Browse(ctx context.Context, report func(Event)) error {
+	for {
+		report(Event{Kind: SourceFound})
+		err := s.Browser.Browse(ctx, report)
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.log.Warn("browsing by mDNS has failed, trying again", "error", err)
+		report(Event{Kind: SourceLost})
+		if !sleep(ctx, serverRetry) {
+			return nil
+		}
+	}
+}
+
 // standIn is a browser that is used at times.
 type standIn struct {
 	Browser // nil: there is none
-	log     *slog.Logger
 	report  func(Event)
 	cancel  context.CancelFunc // nil while it does not run
 	done    chan struct{}
@@ -455,18 +482,7 @@ func (s *standIn) start(ctx context.Context) {
 	s.done = make(chan struct{})
 	go func() {
 		defer close(s.done)
-		for {
-			s.report(Event{Kind: SourceFound})
-			err := s.Browse(ctx, s.report)
-			if ctx.Err() != nil {
-				return
-			}
-			s.log.Warn("browsing by mDNS has failed, trying again", "error", err)
-			s.report(Event{Kind: SourceLost})
-			if !sleep(ctx, serverRetry) {
-				return
-			}
-		}
+		_ = s.Browse(ctx, s.report) // being steady, it ends when it shall
 	}()
 }
 

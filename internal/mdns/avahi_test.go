@@ -2,6 +2,7 @@ package mdns_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -18,7 +20,7 @@ import (
 )
 
 // patience is how long a test waits for what should happen at once.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // avahi stands for avahi-daemon on a bus.
 type avahi struct {
@@ -458,4 +460,26 @@ func TestAutoWithoutBus(t *testing.T) {
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+t.TempDir()+"/none")
 	h := browse(t, mdns.Auto(discard, still{"embedded", make(chan int, 100)}))
 	h.want("found", `added lo IPv4 _nvme-disc._tcp embedded h.local [192.0.2.9] 8009 []`)
+}
+
+// failing is a browser that fails at once, but for the last time.
+type failing struct{ times *int }
+
+func (f failing) Browse(ctx context.Context, _ func(mdns.Event)) error {
+	if *f.times--; *f.times >= 0 {
+		return errors.New("no sockets")
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func TestSteadyTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		h := browse(t, mdns.Steady(discard, failing{new(2)}))
+		h.want("found", "lost", "found", "lost", "found")
+		if took := time.Since(began); took < 10*time.Second || took > time.Minute {
+			t.Errorf("two failures took %v", took)
+		}
+	})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/mdns"
 	"github.com/nvme-stas/stas/internal/reconcile"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
@@ -28,6 +29,11 @@ type Daemon struct {
 	kernel service.Kernel
 	bus    service.Bus
 	log    *slog.Logger
+	// MDNS returns who browses for discovery controllers, in a way that the
+	// configuration asks for. It is set before Run. Nil: nobody does.
+	MDNS  func(conf.MDNS) mdns.Browser
+	modes chan conf.MDNS  // for the task browse; "": nobody shall
+	ctx   context.Context // of Run
 
 	// The rest belongs to the loop.
 
@@ -39,6 +45,7 @@ type Daemon struct {
 	configured service.Wanted
 	booted     service.Wanted
 	discovered service.Wanted // by mDNS
+	zeroconf   zeroconf
 
 	cfg      *conf.Config
 	identity hostid.Identity
@@ -57,6 +64,9 @@ type dc struct {
 	// announced says that the page has been read since its controller was last
 	// taken up. stacd waits for that signal, whether or not anything changed.
 	announced bool
+	// silent is since when a discovered one is neither announced nor reached, and
+	// forget when that is long enough; zero while it does not matter.
+	silent, forget time.Time
 }
 
 // state is what survives a restart.
@@ -69,28 +79,36 @@ type controllerState struct {
 	Origin  string       `json:"origin"`
 	Parents []tid.TID    `json:"parents,omitempty"`
 	Page    logpage.Page `json:"page"`
+	// Of a discovered one that is neither announced nor reached.
+	Silent time.Time `json:"silent,omitzero"`
+	Forget time.Time `json:"forget,omitzero"`
 }
 
 // New returns stafd.
 func New(env service.Env) *Daemon {
 	d := &Daemon{kernel: env.Kernel, bus: env.Bus, log: env.Log, dcs: make(map[tid.TID]*dc), told: make(map[string]bool)}
+	d.modes = make(chan conf.MDNS, 1)
+	d.zeroconf.services = make(map[mdns.Key]*announcement)
 	d.Service = service.New(tid.Discovery, d, env)
 	return d
 }
 
 // Run runs stafd until ctx ends or something fails for good.
 func (d *Daemon) Run(ctx context.Context) error {
+	d.ctx = ctx
 	var last state
 	if d.Restore(&last) {
 		for _, c := range last.Controllers {
-			d.dcs[c.TID] = &dc{Page: c.Page, origin: c.Origin, parents: c.Parents}
+			d.dcs[c.TID] = &dc{Page: c.Page, origin: c.Origin, parents: c.Parents, silent: c.Silent, forget: c.Forget}
 		}
 	}
 	return d.Service.Run(ctx, d)
 }
 
 // Tasks implements [service.Policy].
-func (d *Daemon) Tasks() []func(context.Context) error { return nil }
+func (d *Daemon) Tasks() []func(context.Context) error {
+	return []func(context.Context) error{d.browse}
+}
 
 // Apply implements [service.Policy].
 func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
@@ -98,6 +116,7 @@ func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 	clear(d.told)
 	d.configured = service.Configured(cfg, tid.Discovery, identity, d.log)
 	d.booted = d.fromTables()
+	d.applyMDNS()
 	d.reconsider()
 	// Who reloads wants to see what there is now, even from a discovery
 	// controller that tells nobody of its changes.
@@ -107,7 +126,7 @@ func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 func (d *Daemon) save() {
 	s := state{Controllers: make([]controllerState, 0, len(d.dcs))}
 	for id, c := range d.dcs {
-		s.Controllers = append(s.Controllers, controllerState{id, c.origin, c.parents, c.Page})
+		s.Controllers = append(s.Controllers, controllerState{id, c.origin, c.parents, c.Page, c.silent, c.forget})
 	}
 	d.Save(s)
 }
@@ -117,6 +136,7 @@ func (d *Daemon) Event(ev reconcile.Event) {
 	if p := d.dcs[ev.TID]; p != nil && (ev.Kind == reconcile.Connected || ev.Kind == reconcile.Adopted) {
 		p.announced = false
 	}
+	d.ages(ev)
 }
 
 // Work implements [service.Policy]: it reads the log page.
@@ -182,6 +202,9 @@ func (d *Daemon) Info(id tid.TID, _ bool, info stasbus.Dict) {
 		return
 	}
 	info["origin"] = p.origin
+	if p.origin == originDiscovered {
+		d.ageing(p, info)
+	}
 	if st, ok := d.Engine().Status(id); ok && (p.announced || st.Work.Err != nil) {
 		info["get log page operation"] = service.OperationText(st.Work.Failures, st.Work.Err == nil)
 	}

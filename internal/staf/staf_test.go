@@ -19,6 +19,7 @@ import (
 	"github.com/nvme-stas/stas/internal/daemon"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/mdns"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/stastest"
@@ -53,6 +54,7 @@ type rig struct {
 	log     bytes.Buffer
 	signals []string // "PORT DEVICE" or "dc_removed", since last asked for
 	mangle  func(*nvme.DiscoveryLog)
+	mdns    func(conf.MDNS) mdns.Browser
 
 	daemon *Daemon
 	reload chan struct{}
@@ -122,6 +124,7 @@ func (r *rig) start() {
 		Identity:   func(boot.Tables) (hostid.Identity, error) { return identity, nil },
 		Reload:     r.reload, Log: log, Level: new(slog.LevelVar),
 	})
+	r.daemon.MDNS = r.mdns
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- r.daemon.Run(ctx) }()

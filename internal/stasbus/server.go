@@ -48,6 +48,11 @@ type LogPager interface {
 	LogPage(ctx context.Context, id tid.TID) (*LogPage, error)
 }
 
+// Browsing answers the one that only a stafd has that browses by mDNS.
+type Browsing interface {
+	Browse(ctx context.Context) (Browse, error)
+}
+
 // ErrNameOwned says that another process has the daemon's name.
 var ErrNameOwned = errors.New("the name is already owned on the system bus")
 
@@ -243,6 +248,9 @@ func (s *Server) reportMethods(ctx context.Context) map[string]any {
 			return answerJSON(ctx, "list_controllers(false), and the method log_page for each controller", l.LogPages)
 		}
 		methods["log_page"] = ofOne(ctx, l.LogPage)
+	}
+	if b, ok := s.backend.(Browsing); ok {
+		methods["browse"] = func() (string, *dbus.Error) { return answerJSON(ctx, "nothing", b.Browse) }
 	}
 	return methods
 }
