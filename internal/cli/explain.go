@@ -253,6 +253,11 @@ func (t *tool) explainController(r stasbus.Report, c *stasbus.Controller) explan
 		say("It is wanted: %s.", wishes(c.Origins))
 	}
 	for _, o := range c.Origins {
+		if o.Host != nil {
+			say("%s", hostName(o.Host, r.Time))
+		}
+	}
+	for _, o := range c.Origins {
 		if o.NotConnected {
 			say("The entry says that the central discovery controller has no connection to the subsystem, so the attempt may be in vain.")
 			break
@@ -262,8 +267,15 @@ func (t *tool) explainController(r stasbus.Report, c *stasbus.Controller) explan
 	if s := r.Stafd; s != nil && !s.Answers && onWord {
 		say("stafd does not answer; what it listed before stays wanted (systemctl status stafd).")
 	}
+	if c.Held {
+		say("It is held: %s neither connects nor disconnects it.", t.daemon)
+	}
 	if f := c.Connect; f != nil {
-		t.explainFailure(say, f, "to connect it", c.Operation != nil, r.Time)
+		what := "to connect it"
+		if !c.Wanted {
+			what = "to disconnect it"
+		}
+		t.explainFailure(say, f, what, c.Operation != nil, r.Time)
 	}
 	if p := c.LogPage; p != nil {
 		if p.Known {
@@ -279,6 +291,21 @@ func (t *tool) explainController(r stasbus.Report, c *stasbus.Controller) explan
 		say("%s", reach(c))
 	}
 	return e
+}
+
+// hostName is how the configuration comes to ask for this address.
+func hostName(h *stasbus.HostName, now time.Time) string {
+	s := "The configuration has the host name " + h.Name
+	if h.Former {
+		s += ", which stands for another address now; this connection stays as long as it lasts, and until the other one serves"
+	}
+	if !h.Answered.IsZero() {
+		s += "; the last answer came " + duration(now.Sub(h.Answered)) + " ago"
+	}
+	if h.Failure != nil {
+		s += ", and since then there was none: " + h.Failure.Error
+	}
+	return s + "."
 }
 
 // situation is whether it is connected.
@@ -305,12 +332,28 @@ func situation(c *stasbus.Controller, now time.Time) string {
 	case "live", "connected":
 		return "It is connected" + from + ", as " + c.Device + "."
 	case "connecting", "resetting":
-		return "The connection of " + c.Device + " is broken; the kernel is trying to get it back. When it gives up, " +
-			"a new connection is made."
+		return "The connection of " + c.Device + " " + broken(c, now) + " When it gives up, a new connection is made."
 	case "deleting", "deleting (no IO)", "dead":
 		return "The kernel is taking " + c.Device + " away; then a new connection is made."
 	}
 	return "Its device is " + c.Device + ", in the state " + c.State + "."
+}
+
+// broken is how long a connection has been broken, and for how long the kernel
+// tries to get it back.
+func broken(c *stasbus.Controller, now time.Time) string {
+	if c.LostSince.IsZero() {
+		return "is broken; the kernel is trying to get it back."
+	}
+	text := "has been broken for " + duration(now.Sub(c.LostSince)) + "; the kernel is trying to get it back"
+	switch left := c.GivesUp.Sub(now); {
+	case c.GivesUp.IsZero():
+		return text + "."
+	case left < time.Second:
+		return text + ", and about to give up."
+	default:
+		return text + ", for another " + duration(left) + " or longer."
+	}
 }
 
 // wishes is who wants a controller.
@@ -372,40 +415,12 @@ func (t *tool) explainFailure(say func(string, ...any), f *stasbus.Failure, what
 	default:
 		say("%s: %s.", attempts, f.Error)
 	}
-	if remedy := remedies[f.Errno]; remedy != "" {
-		say("%s", remedy)
+	if f.Remedy != "" {
+		say("%s", f.Remedy)
 	}
 	if !busy && !f.Next.IsZero() {
 		say("The next attempt is due %s (%s). %q makes it due at once.", until(f.Next, now), f.Next.Local().Format(time.TimeOnly), "systemctl reload "+t.daemon)
 	}
-}
-
-// remedies say what to do about an error number of the kernel; what it means
-// stands in the error (fabrics.ConnectError).
-var remedies = map[string]string{
-	"EINVAL":        "Compare the host NQN and ID with those of other connections (nvme list-subsys -v), and the options of the configuration with what the kernel log says (journalctl -k -g nvme).",
-	"ENODEV":        "Look for the interface with: ip link; or correct host-iface.",
-	"EADDRNOTAVAIL": "Look for the address with: ip address; or correct host-traddr.",
-	"ECONNREFUSED":  "Start the target there, or correct the address and port.",
-	"ENETUNREACH":   "Look for the route with: ip route get ADDRESS.",
-	"EHOSTUNREACH":  "Look for the route with: ip route get ADDRESS; and whether the target is switched on.",
-	"ETIMEDOUT":     "Look whether the target is up and reached (ping), and whether a firewall lets its port through.",
-	"EAGAIN":        "Look whether an NVMe/TCP target listens on that port, and not something else; or whether it is overloaded.",
-	"ECONNRESET":    "Look into the log of the target; it may demand TLS, or have too many connections.",
-	"EINTR":         "Nothing is wrong with the target; the next attempt will do.",
-	"EIO":           "Look whether the target knows the subsystem, and allows this host's NQN. The kernel log has the NVMe status (journalctl -k -g nvme).",
-	"EALREADY":      "Nothing has to be done: the connection that exists will be taken over.",
-	"EKEYREJECTED":  "Compare dhchap-secret and dhchap-ctrl-secret with the keys that the target has for this host.",
-	"ENOKEY":        "Give the host a key: dhchap-secret in the configuration or key in sys.conf; for TLS, a PSK in the keyring .nvme.",
-	"EKEYREVOKED":   "Put a valid TLS key into the keyring .nvme.",
-	"EKEYEXPIRED":   "Put a valid TLS key into the keyring .nvme.",
-	"ENOMEM":        "Look for memory with: free; and for too long options in the configuration.",
-	"EOPNOTSUPP":    "Update the kernel, or switch off on the target what the kernel log names.",
-	"EBUSY":         "Load the module again with: modprobe nvme-tcp, or that of the other transport.",
-	"EADDRINUSE":    "Look for what else uses the source address and port with: ss -tn.",
-	"EACCES":        "The unit of the daemon gives it all it needs; look for what forbids it with: journalctl -g avc.",
-	"EPERM":         "The unit of the daemon gives it all it needs; look for what forbids it with: journalctl -g avc.",
-	"ENOENT":        "Load the module: modprobe nvme-tcp, or that of the other transport.",
 }
 
 // reach is what is reached through a controller.

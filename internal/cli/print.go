@@ -68,6 +68,7 @@ var (
 		output.Col("ENTRIES", entries),
 		output.Col("LAST ERROR", lastError).Shrink(),
 		output.Col("NEXT TRY", nextTry).Rank(3),
+		output.Col("GIVES UP", givesUp).Rank(3),
 		output.Col("SOURCE", source).Wide(),
 		output.Col("HOST NQN", func(r row) string { return r.HostNQN }).Wide(),
 		output.Col("TYPE", func(r row) string { return r.DCType }).Wide(),
@@ -85,6 +86,7 @@ var (
 		output.Col("WANTED BY", origin).Shrink().Rank(4),
 		output.Col("LAST ERROR", lastError).Shrink(),
 		output.Col("NEXT TRY", nextTry).Rank(3),
+		output.Col("GIVES UP", givesUp).Rank(3),
 		output.Col("SOURCE", source).Wide(),
 		output.Col("HOST NQN", func(r row) string { return r.HostNQN }).Wide(),
 		output.Col("MODEL", func(r row) string { return r.Model }).Wide(),
@@ -104,7 +106,21 @@ func state(r row) string {
 			return word + " " + duration(age)
 		}
 	}
+	if !r.LostSince.IsZero() {
+		return word + " " + duration(r.now.Sub(r.LostSince))
+	}
 	return word
+}
+
+// givesUp is when the kernel gives up a connection that is broken.
+func givesUp(r row) string {
+	switch {
+	case r.LostSince.IsZero():
+		return ""
+	case r.GivesUp.IsZero():
+		return "never"
+	}
+	return until(r.GivesUp, r.now)
 }
 
 // origin is why it is wanted, in a few words.
@@ -114,6 +130,8 @@ func origin(r row) string {
 		switch {
 		case o.By != nil:
 			words = append(words, o.By.TrAddr)
+		case o.Host != nil:
+			words = append(words, o.Kind+" as "+o.Host.Name)
 		default:
 			words = append(words, o.Kind)
 		}
@@ -327,6 +345,8 @@ func (t *tool) printStatus(r stasbus.Report) error {
 				text += "; next try " + next
 			}
 			fmt.Fprintf(t.stdout, "\n%s\n", output.Clean(text))
+		} else if !c.LostSince.IsZero() {
+			fmt.Fprintf(t.stdout, "\n%s\n", output.Clean(describeID(c.ID)+": the connection "+broken(c.Controller, r.Time)))
 		}
 	}
 	return nil

@@ -41,6 +41,8 @@ type Config struct {
 	IgnoreIface bool
 	IPFamily    IPFamily
 	PLEO        bool // stafd
+	// ConnectRetryMax bounds the pause between attempts to connect.
+	ConnectRetryMax time.Duration
 
 	Zeroconf             bool          // stafd
 	MDNS                 MDNS          // stafd

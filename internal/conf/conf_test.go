@@ -42,13 +42,13 @@ func TestDefaults(t *testing.T) {
 		{
 			Daemon:   Stafd,
 			Params:   Params{KATO: new(30), CtrlLossTMO: new(600)},
-			IPFamily: families, PLEO: true, Zeroconf: true, MDNS: MDNSAuto, PersistentConns: true,
+			IPFamily: families, ConnectRetryMax: time.Minute, PLEO: true, Zeroconf: true, MDNS: MDNSAuto, PersistentConns: true,
 			ZeroconfPersistence: 72 * time.Hour,
 		},
 		{
 			Daemon:   Stacd,
 			Params:   Params{CtrlLossTMO: new(600)},
-			IPFamily: families, DisconnectScope: OnlyStasConnections, DisconnectTrtypes: []string{"tcp"},
+			IPFamily: families, ConnectRetryMax: time.Minute, DisconnectScope: OnlyStasConnections, DisconnectTrtypes: []string{"tcp"},
 		},
 	} {
 		got, issues := parse(t, want.Daemon, "")
@@ -166,6 +166,15 @@ func TestOptions(t *testing.T) {
 		{
 			name: "zeroconf-connections-persistence", text: "[Discovery controller connection management]\nzeroconf-connections-persistence=-1",
 			want: func(c *Config) { c.ZeroconfPersistence = -time.Second },
+		},
+		{name: "connect-retry-max", text: "[Global]\nconnect-retry-max=5 minutes", want: func(c *Config) { c.ConnectRetryMax = 5 * time.Minute }},
+		{
+			name: "connect-retry-max, too short", text: "[Global]\nconnect-retry-max=0",
+			issues: []string{`f:2: "connect-retry-max = 0": out of range; allowed: a time from 1 second to 1 day, such as "60" (seconds) or "5 minutes"; using 60`},
+		},
+		{
+			name: "connect-retry-max, never", daemon: Stacd, text: "[Global]\nconnect-retry-max=soon",
+			issues: []string{`f:2: "connect-retry-max = soon": not a time span; allowed: a time from 1 second to 1 day, such as "60" (seconds) or "5 minutes"; using 60`},
 		},
 
 		// Not built yet.
@@ -294,6 +303,11 @@ func TestControllers(t *testing.T) {
 		issues []string
 	}{
 		{name: "plain", text: line, want: []Controller{tcp}},
+		{name: "host name", text: strings.Replace(line, "10.0.0.1", "DC1.example.org", 1), want: []Controller{c(2, "tcp", "dc1.example.org", "8009")}},
+		{
+			name: "no host name", text: strings.Replace(line, "10.0.0.1", "dc1..org", 1),
+			issues: []string{`f:2: "transport=tcp;traddr=dc1..org;nqn=` + nqn + `": traddr "dc1..org" is not an IP address; controller ignored`},
+		},
 		{name: "blanks and empty fields", text: "controller =  transport = tcp ;; traddr= 10.0.0.1 ; nqn =" + nqn + ";", want: []Controller{tcp}},
 		{name: "last field counts", text: "controller=traddr=10.0.0.2;transport=tcp;traddr=10.0.0.1;nqn=nqn.x;nqn=" + nqn, want: []Controller{tcp}},
 		{name: "nqn before subsysnqn", text: "controller=nqn=" + nqn + ";transport=tcp;traddr=10.0.0.1;subsysnqn=nqn.x", want: []Controller{tcp}},

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nvme-stas/stas/pkg/fabrics"
 )
@@ -75,6 +76,10 @@ var options = []option{
 	{section: global, name: "dhchap-ctrl-secret", allowed: dhchapKey, safe: unusable, file: true, param: keyText(func(p *Params) *fabrics.Secret { return &p.DHChapCtrlSecret })},
 	{section: global, name: "ignore-iface", stafd: "false", stacd: "false", allowed: trueFalse, assign: boolean(func(c *Config) *bool { return &c.IgnoreIface })},
 	{section: global, name: "ip-family", stafd: "ipv4+ipv6", stacd: "ipv4+ipv6", allowed: "ipv4, ipv6, ipv4+ipv6", assign: ipFamily},
+	{
+		section: global, name: "connect-retry-max", stafd: "60", stacd: "60",
+		allowed: `a time from 1 second to 1 day, such as "60" (seconds) or "5 minutes"`, assign: connectRetryMax,
+	},
 	{
 		section: global, name: "pleo", stafd: "enabled", stacd: unknown, allowed: enabledDisabled,
 		assign:  onOff(func(c *Config) *bool { return &c.PLEO }),
@@ -340,6 +345,18 @@ func persistence(c *Config, value string) error {
 		return err
 	}
 	c.ZeroconfPersistence = d
+	return nil
+}
+
+func connectRetryMax(c *Config, value string) error {
+	d, err := parseSpan(value)
+	if err == nil && (d < time.Second || d > 24*time.Hour) {
+		err = errors.New("out of range")
+	}
+	if err != nil {
+		return err
+	}
+	c.ConnectRetryMax = d
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/nvme-stas/stas/internal/registry"
 	"github.com/nvme-stas/stas/internal/service"
@@ -83,8 +84,22 @@ func (k *Kernel) Identify(_ context.Context, name string) (nvme.IdentifyControll
 }
 
 // DiscoveryLog implements [service.Kernel].
-func (k *Kernel) DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error) {
-	return admin(name, func(dev *fabrics.Admin) (nvme.DiscoveryLog, error) { return fabrics.ReadDiscoveryLog(ctx, dev, 0) })
+func (k *Kernel) DiscoveryLog(ctx context.Context, name string, lsp uint8) (nvme.DiscoveryLog, error) {
+	return admin(name, func(dev *fabrics.Admin) (nvme.DiscoveryLog, error) { return fabrics.ReadDiscoveryLog(ctx, dev, lsp) })
+}
+
+// SupportedLogPages implements [service.Kernel].
+func (k *Kernel) SupportedLogPages(_ context.Context, name string) ([]byte, error) {
+	page := make([]byte, nvme.SupportedLogPagesSize)
+	return admin(name, func(dev *fabrics.Admin) ([]byte, error) {
+		return page, dev.GetLogPage(nvme.LogSupportedPages, 0, false, 0, page)
+	})
+}
+
+// Manage implements [service.Kernel].
+func (k *Kernel) Manage(_ context.Context, name string, info nvme.DiscoveryInformation, timeout time.Duration) error {
+	_, err := admin(name, func(dev *fabrics.Admin) (struct{}, error) { return struct{}{}, dev.Manage(info, timeout) })
+	return err
 }
 
 // Ifaces implements [service.Kernel].

@@ -291,11 +291,14 @@ func TestAvahiTellsWhatIsThere(t *testing.T) {
 	a.add(one) // once more
 	a.add(six)
 	h.want(`added lo IPv6 _nvme-disc._udp six array.local [fe80::1%lo] 4420 []`)
+	a.mu.Lock()
+	asked := slices.Clone(a.asked)
+	a.mu.Unlock()
 	if want := []string{
 		"browse -1 -1 _nvme-disc._tcp local 2\n", "browse -1 -1 _nvme-disc._udp local 2\n",
 		fmt.Sprintf("resolve %d 0 a.b c _nvme-disc._tcp local -1 2\n", lo), fmt.Sprintf("resolve %d 1 six _nvme-disc._udp local -1 2\n", lo),
-	}; !slices.Equal(a.asked, want) {
-		t.Errorf("asked %q, want %q", a.asked, want)
+	}; !slices.Equal(asked, want) {
+		t.Errorf("asked %q, want %q", asked, want)
 	}
 	a.change(one) // found again without a change
 	one.port, one.ipv4 = 4420, "192.0.2.2"

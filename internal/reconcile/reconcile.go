@@ -9,20 +9,34 @@
 //   - Level-triggered. A decision looks at what is wanted and at the last
 //     observation of the kernel, never at the event that led to it. Repeating
 //     any call changes nothing.
+//   - Once nothing changes any more, what the kernel has becomes what is wanted:
+//     whatever fails is tried again, until it succeeds or is no longer asked for.
 //   - One operation per controller at a time. What happens meanwhile is looked
 //     at when the operation's result arrives.
 //   - Nothing is connected before the kernel has been observed completely once,
 //     because an existing connection must be adopted and not doubled.
 //   - Nothing is disconnected but by [Engine.Unwant], the caller's word that
-//     there is positive evidence, and never while another wanted controller
-//     uses the same device.
+//     there is positive evidence, and then never while another wanted controller
+//     uses the same device; or by [Engine.Drop], an operator's word, once.
+//   - A controller that is held is neither connected nor disconnected, but by
+//     that word.
+//   - Work is bounded. Each start of an operation has a cause: a call, or the end
+//     of a pause. Pauses grow with each failure, and with each connection that is
+//     lost soon after it was made; evidence ([Engine.Kick]) makes the next attempt
+//     due and the pauses short again, but not twice within [kickPause].
+//   - Connects are fair: those that never failed come first, then those that fail
+//     quickly, and among them each target has its turn. Of one target only so many
+//     run at a time, and one if it does not answer.
 //   - Each call costs time in the controllers that it concerns; only
-//     [Engine.ObserveAll] and [Engine.All] look at all of them.
+//     [Engine.ObserveAll], [Engine.KickAll] and [Engine.All] look at all of them.
+//   - Time may jump. When it goes back, all that waits becomes due.
 package reconcile
 
 import (
 	"cmp"
 	"container/heap"
+	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -67,7 +81,7 @@ type EventKind uint8
 const (
 	Connected        EventKind = iota // by us
 	Adopted                           // the kernel had it already
-	Lost                              // the kernel removed it, or somebody else did
+	Lost                              // the kernel removed it, or somebody else did; Down if it was broken
 	ConnectFailed                     // Err, tried again later
 	Disconnected                      // by us
 	DisconnectFailed                  // Err, tried again later
@@ -76,7 +90,12 @@ const (
 	OtherPath                         // what was taken over turned out to take another path
 	Adjusted                          // to new parameters
 	AdjustFailed                      // Err, tried again later
+	Broken                            // the device is there, its connection is not; the kernel is at it
+	Back                              // the kernel got it back; Down
 )
+
+// ErrLost is a connection that did not last.
+var ErrLost = errors.New("it was connected, and was gone at once")
 
 // Event reports a change to the daemon, which logs and publishes it.
 type Event struct {
@@ -84,18 +103,48 @@ type Event struct {
 	TID     tid.TID
 	Device  string
 	Err     error
+	Before  error         // of the failure before, if there was one in this series
 	Attempt int           // of a failure: the first has number 1
-	Retry   time.Duration // of a failure: time until the next attempt
+	Retry   time.Duration // of a failure: time until the next attempt, 0 if there is none
+	Down    time.Duration // how long the connection was broken, as far as was seen
 }
+
+// Try is an attempt that failed, or a connection that was lost (ErrLost).
+type Try struct {
+	Kind OpKind
+	TID  tid.TID
+	Err  error
+	// N counts the attempts in a row since there was evidence that something
+	// had changed, from 1. A connection that was lost soon counts.
+	N     int
+	Since time.Duration // since the first of them
+	Took  time.Duration
+	// Missing counts the controllers of the same target that are wanted and not
+	// connected.
+	Missing int
+}
+
+// Verdict is what a failed connect says of the target, and so of the others
+// that are to be connected there.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Unclear Verdict = iota // nothing
+	Silent                 // it does not answer, whoever asks
+	Answers                // it is there
+)
 
 // Config sets what differs between daemons.
 type Config[P any] struct {
 	Kind  tid.Kind // what is wanted: discovery or I/O controllers
 	Limit map[OpKind]int
-	// Backoff gives the pause after the nth failure in a row, n from 1.
-	Backoff func(n int) time.Duration
-	// AfterLoss is the pause before a lost controller is connected again.
-	AfterLoss time.Duration
+	// PerTarget limits the connects to one target at a time.
+	PerTarget int
+	// Target tells what a failed connect says of its target. Nil: nothing.
+	Target func(error) Verdict
+	// Backoff gives the pause after a failure.
+	Backoff func(Try) time.Duration
 	// Work asks for a Work operation after each time a device is taken up.
 	Work bool
 	// Differ tells whether a device that was connected with the parameters was
@@ -116,15 +165,25 @@ type Engine[P any] struct {
 	seen     map[string]uint64 // newest observation of each name, gone ones included
 	complete bool              // the kernel has been observed completely
 
-	queue   [Work + 1][]*ctrl[P] // ready for an operation, first in first out
-	running [Work + 1]int
-	timers  timerHeap[P]
-	order   uint64
+	targets  map[place]*target[P]
+	connects connectQueue[P]
+	queue    [Work + 1][]*ctrl[P] // ready for another operation, first in first out
+	running  [Work + 1]int
+	timers   timerHeap[P]
+	order    uint64
+	turns    uint64    // of targets
+	last     time.Time // see Next
 }
+
+// kickPause is how soon evidence makes a controller due a second time.
+const kickPause = time.Second
+
+// lasting is how long a connection must be there to count as a success.
+const lasting = 10 * time.Second
 
 // RequestAllWork asks for a Work operation on every device that is in use.
 func (e *Engine[P]) RequestAllWork(now time.Time) {
-	for name := range e.devices {
+	for _, name := range slices.Sorted(maps.Keys(e.devices)) {
 		e.RequestWork(name, now)
 	}
 }
@@ -148,12 +207,16 @@ func (o Observed) SameConnection(other Observed) bool {
 type device[P any] struct {
 	Observed
 	holders []*ctrl[P]
+	down    time.Time // since when it was seen not to be live, zero if it is
 }
 
 // ctrl is a controller that is wanted, or that is on its way out.
 type ctrl[P any] struct {
 	tid    tid.TID
 	order  uint64
+	target *target[P]
+	member int  // its place in target.members
+	misses bool // counted in target.missing
 	params P
 	wanted bool
 	keep   bool // not wanted: leave the kernel's connection alone
@@ -167,6 +230,8 @@ type ctrl[P any] struct {
 	started time.Time
 	queued  OpKind
 	wake    time.Time // earliest timer set, zero if none
+	since   time.Time // when the device was taken up
+	kicked  time.Time
 
 	conn   trial // connecting, or when not wanted, disconnecting
 	adjust trial
@@ -178,10 +243,16 @@ type ctrl[P any] struct {
 
 // trial counts the attempts at one thing.
 type trial struct {
-	failures int
-	next     time.Time // not before
-	err      error     // of the last attempt
+	failures int           // in a row
+	row      int           // in a row since there was evidence of a change
+	first    time.Time     // of the row
+	next     time.Time     // not before
+	err      error         // of the last attempt
+	took     time.Duration // the last attempt
 }
+
+// afresh makes the next attempt due, and the pauses after it short.
+func (t *trial) afresh() { t.row, t.next = 0, time.Time{} }
 
 // New returns an empty engine.
 func New[P any](cfg Config[P]) *Engine[P] {
@@ -190,6 +261,7 @@ func New[P any](cfg Config[P]) *Engine[P] {
 		ctrls:   make(map[tid.TID]*ctrl[P]),
 		devices: make(map[string]*device[P]),
 		seen:    make(map[string]uint64),
+		targets: make(map[place]*target[P]),
 	}
 }
 
@@ -201,6 +273,7 @@ func (e *Engine[P]) Want(id tid.TID, params P, now time.Time) {
 		e.order++
 		c = &ctrl[P]{tid: id, order: e.order, workDue: e.cfg.Work}
 		e.ctrls[id] = c
+		e.join(c)
 	}
 	c.params = params
 	if !c.wanted {
@@ -237,20 +310,34 @@ func (e *Engine[P]) Wanted(id tid.TID) bool {
 }
 
 // Kick makes the next attempt at a controller due at once: something has
-// changed that makes success likely.
+// changed that makes success likely. What comes within [kickPause] after a kick
+// counts when that is over.
 func (e *Engine[P]) Kick(id tid.TID, now time.Time) {
 	if c := e.ctrls[id]; c != nil {
-		c.conn.failures, c.conn.next = 0, time.Time{}
-		c.work.failures, c.work.next = 0, time.Time{}
-		e.evaluate(c, now)
+		e.kick(c, now)
 	}
+}
+
+func (e *Engine[P]) kick(c *ctrl[P], now time.Time) {
+	due := now
+	if since := now.Sub(c.kicked); since >= 0 && since < kickPause {
+		due = c.kicked.Add(kickPause)
+	}
+	c.kicked = due
+	for _, t := range []*trial{&c.conn, &c.adjust, &c.work} {
+		t.row = 0
+		if t.next.After(due) {
+			t.next = due
+		}
+	}
+	e.evaluate(c, now)
 }
 
 // KickAll is Kick for every controller: something of the host has changed, a
 // link or an address is up.
 func (e *Engine[P]) KickAll(now time.Time) {
 	for _, c := range e.inOrder() {
-		e.Kick(c.tid, now)
+		e.kick(c, now)
 	}
 }
 
@@ -263,7 +350,7 @@ func (e *Engine[P]) Hold(id tid.TID, held bool, now time.Time) {
 		return
 	}
 	c.held = held
-	c.conn.failures, c.conn.next = 0, time.Time{}
+	c.conn.afresh()
 	e.evaluate(c, now)
 }
 
@@ -287,10 +374,30 @@ func (e *Engine[P]) RequestWork(name string, now time.Time) {
 	if d := e.devices[name]; d != nil {
 		for _, c := range d.holders {
 			c.workDue = true
-			c.work.failures, c.work.next = 0, time.Time{}
+			c.work.afresh()
 			e.evaluate(c, now)
 		}
 	}
+}
+
+// Users lists the controllers that use a device.
+func (e *Engine[P]) Users(name string) []tid.TID {
+	var all []tid.TID
+	if d := e.devices[name]; d != nil {
+		for _, c := range d.holders {
+			all = append(all, c.tid)
+		}
+	}
+	return all
+}
+
+// Seen is a device that can be used, as last observed.
+func (e *Engine[P]) Seen(name string) (Observed, bool) {
+	d := e.devices[name]
+	if d == nil {
+		return Observed{}, false
+	}
+	return d.Observed, true
 }
 
 // SetIfaces tells the addresses of the host's network interfaces, which
@@ -315,40 +422,82 @@ func (e *Engine[P]) Observe(name string, seq uint64, seen *Observed, now time.Ti
 	} else {
 		e.index.Put(name, seen.Existing)
 		if d == nil {
-			e.devices[name] = &device[P]{Observed: *seen}
+			d = &device[P]{Observed: *seen}
+			if !seen.Live {
+				d.down = now
+			}
+			e.devices[name] = d
 			return
 		}
 		stays := d.SameConnection(*seen) && !seen.Leaving
 		d.Observed = *seen
 		if stays {
+			e.watchDown(name, d, now)
 			for _, c := range d.holders {
 				e.evaluate(c, now)
 			}
 			return
 		}
 	}
-	holders := d.holders
-	d.holders = nil
+	holders, down := d.holders, d.downFor(now)
+	d.holders, d.down = nil, time.Time{}
+	if seen != nil && !seen.Live {
+		d.down = now
+	}
 	for _, c := range holders {
 		c.device, c.guessed, c.drop = "", false, false
 		if c.busy != Disconnect { // else Done tells
-			c.conn = trial{next: now.Add(e.cfg.AfterLoss)}
-			e.notify(Event{Kind: Lost, TID: c.tid, Device: name})
+			e.lost(c, now)
+			e.notify(Event{Kind: Lost, TID: c.tid, Device: name, Down: down})
 		}
 		e.evaluate(c, now)
 	}
+}
+
+// watchDown follows whether the connection of a device works.
+func (e *Engine[P]) watchDown(name string, d *device[P], now time.Time) {
+	switch {
+	case d.Live && !d.down.IsZero():
+		down := d.downFor(now)
+		d.down = time.Time{}
+		for _, c := range d.holders {
+			e.notify(Event{Kind: Back, TID: c.tid, Device: name, Down: down})
+			e.answers(c.target, now)
+		}
+	case !d.Live && d.down.IsZero():
+		d.down = now
+		for _, c := range d.holders {
+			e.notify(Event{Kind: Broken, TID: c.tid, Device: name})
+		}
+	}
+}
+
+func (d *device[P]) downFor(now time.Time) time.Duration {
+	if d.down.IsZero() {
+		return 0
+	}
+	return max(now.Sub(d.down), 1)
+}
+
+// lost plans to connect what was lost. What is lost again and again soon after
+// it was connected waits longer and longer.
+func (e *Engine[P]) lost(c *ctrl[P], now time.Time) {
+	if now.Sub(c.since) >= lasting {
+		c.conn = trial{}
+	}
+	e.pause(&c.conn, Try{Kind: Connect, TID: c.tid, Err: ErrLost, Missing: c.target.missing + 1}, now)
 }
 
 // ObserveAll takes in all controllers, read after seq was drawn. One that is
 // there but could not be read is nil, and stays what it was. Every controller
 // is then looked at again, which repairs what a lost event broke.
 func (e *Engine[P]) ObserveAll(seq uint64, seen map[string]*Observed, now time.Time) {
-	for name, x := range seen {
-		if x != nil {
+	for _, name := range slices.Sorted(maps.Keys(seen)) {
+		if x := seen[name]; x != nil {
 			e.Observe(name, seq, x, now)
 		}
 	}
-	for name := range e.devices {
+	for _, name := range slices.Sorted(maps.Keys(e.devices)) {
 		if _, ok := seen[name]; !ok {
 			e.Observe(name, seq, nil, now)
 		}
@@ -383,17 +532,21 @@ func (e *Engine[P]) Done(op Op[P], device string, err error, now time.Time) {
 	}
 	e.running[op.Kind]--
 	c.busy = None
+	took := max(now.Sub(c.started), 0)
+	if op.Kind == Connect {
+		defer e.ended(c, err, now)
+	}
 	switch {
 	case op.Kind == Work:
 		if err != nil {
-			e.failed(&c.work, WorkFailed, c, err, now)
+			e.failed(&c.work, WorkFailed, c, op, err, took, now)
 			c.workDue = true
 		} else {
 			c.work = trial{}
 		}
 	case op.Kind == Adjust:
 		if err != nil {
-			e.failed(&c.adjust, AdjustFailed, c, err, now)
+			e.failed(&c.adjust, AdjustFailed, c, op, err, took, now)
 			break
 		}
 		c.adjust = trial{}
@@ -402,13 +555,13 @@ func (e *Engine[P]) Done(op Op[P], device string, err error, now time.Time) {
 	case op.Kind == Connect && err == nil:
 		c.has = op.Params
 		if d := e.devices[device]; d != nil && !d.Leaving {
-			e.attach(c, device, Connected)
-		} else {
-			c.conn = trial{next: now.Add(e.cfg.AfterLoss)} // gone again already
+			e.attach(c, device, Connected, now)
+		} else if c.wanted {
+			e.failed(&c.conn, ConnectFailed, c, op, ErrLost, took, now)
 		}
 	case op.Kind == Connect:
 		if c.wanted {
-			e.failed(&c.conn, ConnectFailed, c, err, now)
+			e.failed(&c.conn, ConnectFailed, c, op, err, took, now)
 		}
 	case op.Kind == Disconnect && err == nil:
 		e.detach(c)
@@ -418,17 +571,27 @@ func (e *Engine[P]) Done(op Op[P], device string, err error, now time.Time) {
 		c.drop = false
 		e.notify(Event{Kind: DisconnectFailed, TID: c.tid, Device: op.Device, Err: err, Attempt: 1})
 	case op.Kind == Disconnect:
-		e.failed(&c.conn, DisconnectFailed, c, err, now)
+		e.failed(&c.conn, DisconnectFailed, c, op, err, took, now)
 	}
 	e.evaluate(c, now)
 }
 
-func (e *Engine[P]) failed(t *trial, kind EventKind, c *ctrl[P], err error, now time.Time) {
+func (e *Engine[P]) failed(t *trial, kind EventKind, c *ctrl[P], op Op[P], err error, took time.Duration, now time.Time) {
+	before := t.err
 	t.failures++
-	t.err = err
-	pause := e.cfg.Backoff(t.failures)
+	t.err, t.took = err, took
+	pause := e.pause(t, Try{Kind: op.Kind, TID: c.tid, Err: err, Took: took, Missing: max(c.target.missing, 1)}, now)
+	e.notify(Event{Kind: kind, TID: c.tid, Device: op.Device, Err: err, Before: before, Attempt: t.failures, Retry: pause})
+}
+
+func (e *Engine[P]) pause(t *trial, try Try, now time.Time) time.Duration {
+	if t.row++; t.row == 1 || t.first.After(now) {
+		t.first = now
+	}
+	try.N, try.Since = t.row, now.Sub(t.first)
+	pause := e.cfg.Backoff(try)
 	t.next = now.Add(pause)
-	e.notify(Event{Kind: kind, TID: c.tid, Device: c.device, Err: err, Attempt: t.failures, Retry: pause})
+	return pause
 }
 
 // decide names the operation that a controller needs now. If it needs one
@@ -471,12 +634,13 @@ func (e *Engine[P]) decide(c *ctrl[P], now time.Time) (kind OpKind, later time.T
 // evaluate looks at a controller and puts it where it belongs: into the queue
 // of its next operation, before a timer, or out of the engine.
 func (e *Engine[P]) evaluate(c *ctrl[P], now time.Time) {
+	defer c.count()
 	if c.busy != None {
 		return
 	}
 	if c.device == "" && e.complete {
 		if name, ok := e.index.Find(c.tid, e.cfg.Kind, e.ifaces); ok {
-			e.attach(c, name, Adopted)
+			e.attach(c, name, Adopted, now)
 		}
 	}
 	kind, later := e.decide(c, now)
@@ -484,7 +648,11 @@ func (e *Engine[P]) evaluate(c *ctrl[P], now time.Time) {
 	case kind != None:
 		if c.queued != kind {
 			c.queued = kind
-			e.queue[kind] = append(e.queue[kind], c)
+			if kind == Connect {
+				e.enqueue(c)
+			} else {
+				e.queue[kind] = append(e.queue[kind], c)
+			}
 		}
 	case !later.IsZero():
 		if c.wake.IsZero() || later.Before(c.wake) {
@@ -497,6 +665,7 @@ func (e *Engine[P]) evaluate(c *ctrl[P], now time.Time) {
 		name := c.device
 		e.detach(c)
 		delete(e.ctrls, c.tid)
+		e.leave(c)
 		if name != "" {
 			e.notify(Event{Kind: Released, TID: c.tid, Device: name})
 		}
@@ -512,6 +681,14 @@ func (e *Engine[P]) waits(c *ctrl[P]) bool {
 // Next returns the operations to start now, and when to call again if nothing
 // else happens before (zero: not needed).
 func (e *Engine[P]) Next(now time.Time) (ops []Op[P], wake time.Time) {
+	if now.Before(e.last) {
+		// The clock was put back: what waits would do so for too long.
+		for _, c := range e.inOrder() {
+			c.kicked = time.Time{}
+			e.kick(c, now)
+		}
+	}
+	e.last = now
 	for len(e.timers) > 0 && !e.timers[0].at.After(now) {
 		t := heap.Pop(&e.timers).(timer[P])
 		if t.c.wake.Equal(t.at) {
@@ -521,34 +698,24 @@ func (e *Engine[P]) Next(now time.Time) (ops []Op[P], wake time.Time) {
 			}
 		}
 	}
-	for kind := Connect; kind <= Work; kind++ {
+	for e.running[Connect] < e.cfg.Limit[Connect] {
+		c := e.dequeue()
+		if c == nil {
+			break
+		}
+		if op, ok := e.start(c, Connect, now); ok {
+			c.target.running++
+			ops = append(ops, op)
+		}
+		e.offer(c.target)
+	}
+	for kind := Disconnect; kind <= Work; kind++ {
 		for len(e.queue[kind]) > 0 && e.running[kind] < e.cfg.Limit[kind] {
 			c := e.queue[kind][0]
 			e.queue[kind] = e.queue[kind][1:]
-			if c.queued != kind || e.ctrls[c.tid] != c {
-				continue // it went elsewhere while it waited
+			if op, ok := e.start(c, kind, now); ok {
+				ops = append(ops, op)
 			}
-			c.queued = None
-			if again, _ := e.decide(c, now); again != kind {
-				e.evaluate(c, now)
-				continue
-			}
-			c.busy, c.started = kind, now
-			if kind == Work {
-				c.workDue = false
-			}
-			e.running[kind]++
-			op := Op[P]{Kind: kind, TID: c.tid, Params: c.params, Device: c.device}
-			switch kind {
-			case Adjust:
-				op.Was = c.has
-			case Disconnect:
-				op.Dropped = c.drop
-			}
-			if d := e.devices[c.device]; d != nil {
-				op.Seen = d.Observed
-			}
-			ops = append(ops, op)
 		}
 	}
 	if len(e.timers) > 0 {
@@ -557,10 +724,40 @@ func (e *Engine[P]) Next(now time.Time) (ops []Op[P], wake time.Time) {
 	return ops, wake
 }
 
-func (e *Engine[P]) attach(c *ctrl[P], name string, how EventKind) {
+// start begins the operation that a controller has waited for, if it still
+// needs it.
+func (e *Engine[P]) start(c *ctrl[P], kind OpKind, now time.Time) (op Op[P], ok bool) {
+	if c.queued != kind || e.ctrls[c.tid] != c {
+		return op, false // it went elsewhere while it waited
+	}
+	c.queued = None
+	if again, _ := e.decide(c, now); again != kind {
+		e.evaluate(c, now)
+		return op, false
+	}
+	c.busy, c.started = kind, now
+	e.running[kind]++
+	op = Op[P]{Kind: kind, TID: c.tid, Params: c.params, Device: c.device}
+	switch kind {
+	case Work:
+		c.workDue = false
+	case Adjust:
+		op.Was = c.has
+	case Disconnect:
+		op.Dropped = c.drop
+	}
+	if d := e.devices[c.device]; d != nil {
+		op.Seen = d.Observed
+	}
+	return op, true
+}
+
+func (e *Engine[P]) attach(c *ctrl[P], name string, how EventKind, now time.Time) {
 	e.detach(c)
-	c.device = name
-	c.conn, c.adjust, c.work = trial{}, trial{}, trial{}
+	c.device, c.since = name, now
+	// How often connections were lost is forgotten when this one has lasted.
+	c.conn = trial{row: c.conn.row, first: c.conn.first}
+	c.adjust, c.work = trial{}, trial{}
 	if how == Adopted {
 		c.has = c.params // nobody knows better
 	}
@@ -569,6 +766,9 @@ func (e *Engine[P]) attach(c *ctrl[P], name string, how EventKind) {
 	c.guessed = how == Adopted && d.SrcAddr == ""
 	d.holders = append(d.holders, c)
 	e.notify(Event{Kind: how, TID: c.tid, Device: name})
+	if !d.down.IsZero() {
+		e.notify(Event{Kind: Broken, TID: c.tid, Device: name})
+	}
 }
 
 func (e *Engine[P]) detach(c *ctrl[P]) {
@@ -578,11 +778,11 @@ func (e *Engine[P]) detach(c *ctrl[P]) {
 	c.device, c.guessed, c.drop = "", false, false
 }
 
-// shared reports whether another controller that is wanted, or whose
+// shared reports whether another controller that is wanted or held, or whose
 // connection is to be kept, uses the same device.
 func (e *Engine[P]) shared(c *ctrl[P]) bool {
 	return slices.ContainsFunc(e.devices[c.device].holders, func(h *ctrl[P]) bool {
-		return h != c && (h.wanted || h.keep)
+		return h != c && (h.wanted || h.keep || h.held)
 	})
 }
 
@@ -596,8 +796,9 @@ func (e *Engine[P]) notify(ev Event) {
 type Status struct {
 	TID      tid.TID
 	Wanted   bool
-	Held     bool   // see [Engine.Hold]
-	Device   string // "" if there is none
+	Held     bool      // see [Engine.Hold]
+	Device   string    // "" if there is none
+	Broken   time.Time // since when the device has been seen not to be live, zero if it is
 	Busy     OpKind
 	Started  time.Time // of the running operation
 	Failures int       // failed connects in a row
@@ -619,7 +820,7 @@ func (e *Engine[P]) Status(id tid.TID) (Status, bool) {
 	if c == nil {
 		return Status{}, false
 	}
-	return c.status(), true
+	return e.status(c), true
 }
 
 // All returns all controllers in the order in which they were first wanted,
@@ -627,7 +828,7 @@ func (e *Engine[P]) Status(id tid.TID) (Status, bool) {
 func (e *Engine[P]) All() []Status {
 	all := make([]Status, 0, len(e.ctrls))
 	for _, c := range e.inOrder() {
-		all = append(all, c.status())
+		all = append(all, e.status(c))
 	}
 	return all
 }
@@ -644,12 +845,25 @@ func (e *Engine[P]) inOrder() []*ctrl[P] {
 	return all
 }
 
-func (c *ctrl[P]) status() Status {
-	return Status{
+func (e *Engine[P]) status(c *ctrl[P]) Status {
+	st := Status{
 		TID: c.tid, Wanted: c.wanted, Held: c.held, Device: c.device,
 		Busy: c.busy, Started: c.started,
 		Failures: c.conn.failures, Next: c.conn.next, Err: c.conn.err,
 		Work: WorkStatus{Failures: c.work.failures, Next: c.work.next, Err: c.work.err},
+	}
+	if d := e.devices[c.device]; d != nil {
+		st.Broken = d.down
+	}
+	return st
+}
+
+// Devices calls each for every device that is in use.
+func (e *Engine[P]) Devices(each func(name string)) {
+	for name, d := range e.devices {
+		if len(d.holders) > 0 {
+			each(name)
+		}
 	}
 }
 

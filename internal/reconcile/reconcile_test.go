@@ -47,8 +47,8 @@ func newSim(t testing.TB, cfg Config[string]) *sim {
 	s := &sim{t: t, now: time.Unix(0, 0), devices: make(map[string]Observed), unwanted: make(map[tid.TID]bool)}
 	cfg.Kind = tid.IO
 	cfg.Limit = map[OpKind]int{Connect: 4, Disconnect: 8, Work: 8}
-	cfg.Backoff = func(n int) time.Duration { return time.Duration(n) * time.Second }
-	cfg.AfterLoss = time.Second
+	cfg.PerTarget = 4
+	cfg.Backoff = func(t Try) time.Duration { return time.Duration(t.N) * time.Second }
 	cfg.Notify = func(ev Event) { s.events = append(s.events, ev) }
 	s.e = New[string](cfg)
 	return s
@@ -272,7 +272,22 @@ func TestReconnectingIsNotLost(t *testing.T) {
 	s.observe("nvme0")
 	s.pass()
 	s.settle()
-	s.expect(Adopted)
+	s.expect(Adopted, Broken)
+	s.now = s.now.Add(7 * time.Second)
+	if st, _ := s.e.Status(subsystem(1)); s.now.Sub(st.Broken) != 7*time.Second {
+		t.Errorf("broken since %v", st.Broken)
+	}
+	d.SrcAddr, d.Live = "10.0.0.9", true
+	s.devices["nvme0"] = d
+	s.observe("nvme0")
+	s.pass()
+	if down := s.events[0].Down; down != 7*time.Second {
+		t.Errorf("it was broken for %v", down)
+	}
+	s.expect(Back)
+	if st, _ := s.e.Status(subsystem(1)); !st.Broken.IsZero() {
+		t.Errorf("broken since %v", st.Broken)
+	}
 }
 
 func TestUnwantedWhileConnecting(t *testing.T) {
@@ -429,7 +444,7 @@ func TestWork(t *testing.T) {
 	}
 	s.unwant(subsystem(1))
 	s.settle()
-	s.expect(Adopted, WorkFailed, Disconnected)
+	s.expect(Adopted, Broken, Back, WorkFailed, Disconnected)
 }
 
 func TestLimit(t *testing.T) {

@@ -303,7 +303,7 @@ func (s *Service) lookedUp(name string, answer []netip.Addr, err error, now time
 	if err != nil {
 		q.failures++
 		q.err = err
-		pause := backoff(q.failures)
+		pause := s.backoff(reconcile.Try{Err: err, N: q.failures})
 		q.next = now.Add(pause)
 		if q.failures == 1 {
 			stays := "what it stood for last stays"
@@ -418,7 +418,7 @@ func (s *Service) addNames(r *stasbus.Report) {
 		if id.HostNQN == "" {
 			id.HostNQN = s.identity.NQN
 		}
-		refused := stasbus.Refusal{ID: stasbus.ID(id), Origins: []stasbus.Origin{{Kind: stasbus.Configured, Place: c.Place.String()}}}
+		refused := stasbus.Refusal{ID: stasbus.ID(id), Origins: []stasbus.Origin{{Kind: stasbus.Configured, Place: c.String()}}}
 		if no := nameRefused(s.configured, c.ID, s.identity); no != nil {
 			refused.Why = no.Why
 			r.Refused = append(r.Refused, refused)

@@ -43,7 +43,11 @@ func (s *Service) connect(op reconcile.Op[fabrics.Options]) (device string, err 
 	}
 	began = time.Now()
 	device, err = s.env.Kernel.Connect(op.Params)
-	end(time.Since(began), err)
+	took := time.Since(began)
+	end(took, err)
+	if err != nil {
+		err = s.judge(op.Params, err, took)
+	}
 	return device, err
 }
 

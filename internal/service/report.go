@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -56,6 +57,7 @@ func (s *Service) report(ctx context.Context, choose func() []reconcile.Status) 
 			if a, ok := s.connects.last(st.TID); ok {
 				c.Probe = &stasbus.Probe{Time: a.probed, Took: a.probe.Seconds(), Answered: a.answered}
 			}
+			c.Timing = s.timingFor(st)
 			r.Controllers = append(r.Controllers, c)
 		}
 		s.policy.AddTo(&r)
@@ -86,6 +88,8 @@ func facts(st reconcile.Status) stasbus.Controller {
 		ID: stasbus.ID(st.TID), Device: st.Device, State: "waiting", Wanted: st.Wanted, Origins: []stasbus.Origin{},
 		Connect: failure(st.Failures, st.Err, st.Next),
 	}
+	c.Held = st.Held
+	c.LostSince = st.Broken
 	if st.Busy == reconcile.Connect {
 		c.State = "connecting"
 	}
@@ -100,7 +104,8 @@ func failure(attempts int, err error, next time.Time) *stasbus.Failure {
 	if attempts == 0 || err == nil {
 		return nil
 	}
-	f := &stasbus.Failure{Attempts: attempts, Error: err.Error(), Next: next}
+	class, remedy := classOf(err)
+	f := &stasbus.Failure{Attempts: attempts, Error: err.Error(), Class: class.name, Remedy: remedy, Next: next}
 	if errno, ok := errors.AsType[unix.Errno](err); ok {
 		f.Errno = unix.ErrnoName(errno)
 	}
@@ -121,6 +126,11 @@ func (s *Service) addSysfs(c *stasbus.Controller) {
 		return
 	}
 	c.State = string(seen.State)
+	if seen.State == nvmesysfs.Live {
+		c.LostSince = time.Time{}
+	} else if !c.LostSince.IsZero() {
+		c.GivesUp = s.givesUp(c.Device, c.LostSince)
+	}
 	c.SrcAddr, c.Model, c.Serial = seen.SrcAddr, seen.Model, seen.Serial
 	c.CntrlType, c.DCType = seen.CntrlType, seen.DCType
 	if seen.Kind != nvmesysfs.IO {
@@ -133,6 +143,21 @@ func (s *Service) addSysfs(c *stasbus.Controller) {
 	for _, n := range list {
 		c.Namespaces = append(c.Namespaces, stasbus.Namespace{Name: n.Name, Size: n.Size, ANA: n.ANA})
 	}
+}
+
+// givesUp is when the kernel gives up a connection that is broken, or zero if
+// it never does, or does not tell. It counts attempts, of which there are as many
+// as fit into ctrl_loss_tmo; those that are left unanswered take longer.
+func (s *Service) givesUp(device string, since time.Time) time.Time {
+	text, err := s.env.Kernel.Attr(device, "ctrl_loss_tmo")
+	if err != nil {
+		return time.Time{}
+	}
+	seconds, err := strconv.ParseInt(text, 10, 32)
+	if err != nil || seconds < 0 {
+		return time.Time{} // "off"
+	}
+	return since.Add(time.Duration(seconds) * time.Second)
 }
 
 // Origins tells where the configuration asks for controllers, and which of

@@ -86,7 +86,8 @@ func (r *rig) env(change func(*service.Env)) service.Env {
 func (r *rig) start() {
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancelCause(context.Background())
-	go func() { r.done <- r.svc.Run(ctx, nil); close(r.done) }()
+	svc, done := r.svc, r.done
+	go func() { done <- svc.Run(ctx, nil); close(done) }()
 	r.t.Cleanup(func() {
 		r.cancel(nil)
 		if err := <-r.done; err != nil {
@@ -189,7 +190,7 @@ func (p *policy) Overrun() {
 }
 
 func (p *policy) Work(ctx context.Context, op reconcile.Op[fabrics.Options]) (func(), error) {
-	log, err := p.kernel.DiscoveryLog(ctx, op.Device)
+	log, err := p.kernel.DiscoveryLog(ctx, op.Device, 0)
 	return func() { p.took(op.TID, log) }, err
 }
 
@@ -316,11 +317,11 @@ func (k *kernel) Read(name string) (nvmesysfs.Controller, error) {
 	return k.Kernel.Read(name)
 }
 
-func (k *kernel) DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error) {
+func (k *kernel) DiscoveryLog(ctx context.Context, name string, lsp uint8) (nvme.DiscoveryLog, error) {
 	if err := k.before("log " + name); err != nil {
 		return nvme.DiscoveryLog{}, err
 	}
-	return k.Kernel.DiscoveryLog(ctx, name)
+	return k.Kernel.DiscoveryLog(ctx, name, lsp)
 }
 
 func (k *kernel) Probe(ctx context.Context, o fabrics.Options) error {

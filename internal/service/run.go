@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -126,7 +127,7 @@ func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
 			return s.loop.Do(ctx, func() {})
 		})
 	})
-	for _, task := range append(s.policy.Tasks(), s.saveStates, s.reloads, s.watch, s.askKernel) {
+	for _, task := range append(s.policy.Tasks(), s.saveStates, s.reloads, s.watch, s.watchStates, s.watchNetwork, s.askKernel) {
 		start(func(ctx context.Context) error {
 			select {
 			case <-up:
@@ -184,6 +185,7 @@ func (s *Service) applyNames() {
 		}
 	}
 	s.doubtful.Store(cfg.Doubtful)
+	s.retryMost = cmp.Or(cfg.ConnectRetryMax, retryCap)
 	s.policy.Apply(cfg, s.identity)
 }
 
@@ -209,16 +211,12 @@ func (s *Service) reloads(ctx context.Context) error {
 	}
 }
 
-// retryNow makes everything due at once that waits after a failure: who reloads
-// has probably mended something.
+// retryNow makes everything due at once that waits: who reloads has probably
+// mended something.
 func (s *Service) retryNow() {
 	now := time.Now()
 	s.names.hurry(now)
-	for _, st := range s.engine.All() {
-		if st.Failures > 0 || st.Work.Failures > 0 {
-			s.engine.Kick(st.TID, now)
-		}
-	}
+	s.engine.KickAll(now)
 }
 
 // status is one line for the service manager.

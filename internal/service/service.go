@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -51,13 +50,24 @@ type Kernel interface {
 	// State reads the state of a controller, and nothing else: it is asked for
 	// often.
 	State(name string) (nvmesysfs.State, error)
+	// Attr reads an attribute of a controller in sysfs.
+	Attr(name, attribute string) (string, error)
 	// Adjust changes what can be changed of a live connection, so that it is as
 	// if it had been made with now.
 	Adjust(name string, was, now fabrics.Options) error
 	// Identify asks a controller who it is and what it can do.
 	Identify(ctx context.Context, name string) (nvme.IdentifyController, error)
-	// DiscoveryLog reads the log page of a discovery controller.
-	DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error)
+	// SupportedLogPages reads which log pages a controller has; see
+	// [nvme.LogPageSupported].
+	SupportedLogPages(ctx context.Context, name string) ([]byte, error)
+	// DiscoveryLog reads the log page of a discovery controller, with LSP bits.
+	DiscoveryLog(ctx context.Context, name string, lsp uint8) (nvme.DiscoveryLog, error)
+	// Manage tells a discovery controller something, or has it forget that.
+	// The controller gets the time given, or the kernel's usual one with 0.
+	Manage(ctx context.Context, name string, info nvme.DiscoveryInformation, timeout time.Duration) error
+	// System is the host's name, and what it runs: operating system, kernel,
+	// distribution.
+	System() (name, version string)
 	// Ifaces lists the addresses of the network interfaces.
 	Ifaces() ([]tid.IfaceAddr, error)
 	// Owner returns who owns a controller in the host's registry, or nothing
@@ -83,13 +93,15 @@ type Events interface {
 
 // Timing of the reconciler.
 const (
-	retryFirst = time.Second      // after the first failure of a series
-	retryCap   = time.Minute      // at most
-	afterLoss  = time.Second      // before a lost controller is connected again
-	fullPass   = 60 * time.Second // between looks at all controllers, events or not
+	fullPass = 60 * time.Second // between looks at all controllers, events or not
 	// probes bounds the targets that are being connected, of which all but a
 	// few are asked first whether they are there: see preflight.go.
 	probes = 64
+	// stateLook is how often the states of all devices in use are looked at: of a
+	// connection that breaks the kernel says nothing.
+	stateLook = time.Second
+	// networkSettle is how long changes of the network are gathered.
+	networkSettle = time.Second
 	// busyDevices bounds the operations on existing devices. Each may block
 	// for a minute if its target is silent, so they must not wait for each other.
 	busyDevices = 64
@@ -109,6 +121,9 @@ type Service struct {
 	// configured is the configuration as it was read, with host names.
 	configured *conf.Config // of the loop
 	names      names        // of the loop
+	// retryMost is of the loop: connect-retry-max.
+	retryMost time.Duration
+	timing    map[tid.TID]timing // of the loop
 
 	ctx          context.Context // of Run
 	seq          atomic.Uint64   // see reconcile.Engine.Observe
@@ -127,8 +142,11 @@ type Service struct {
 func New(kind tid.Kind, policy Policy, env Env) *Service {
 	s := &Service{
 		env: env, kind: kind, policy: policy, log: env.Log,
+		timing:  make(map[tid.TID]timing),
 		resync:  make(chan struct{}, 1),
 		unsaved: make(chan json.RawMessage, 1),
+
+		retryMost: retryCap,
 
 		connects: newConnects(),
 	}
@@ -143,8 +161,9 @@ func New(kind tid.Kind, policy Policy, env Env) *Service {
 		Limit: map[reconcile.OpKind]int{
 			reconcile.Connect: probes, reconcile.Disconnect: busyDevices, reconcile.Adjust: busyDevices, reconcile.Work: busyDevices,
 		},
-		Backoff:   backoff,
-		AfterLoss: afterLoss,
+		PerTarget: burst,
+		Target:    saysOfTarget,
+		Backoff:   s.backoff,
 		Work:      kind == tid.Discovery,
 		Differ:    differ,
 		Notify:    s.notify,
@@ -160,17 +179,6 @@ func (s *Service) BootTables() boot.Tables { return s.boot }
 
 // Loop runs what touches the state.
 func (s *Service) Loop() *daemon.Loop { return s.loop }
-
-// backoff doubles from retryFirst to retryCap. The second half of each pause
-// is left to chance, so that hosts that lost a target together do not come
-// back together.
-func backoff(n int) time.Duration {
-	d := retryCap
-	if n <= 6 {
-		d = min(retryFirst<<(n-1), retryCap)
-	}
-	return d/2 + rand.N(d/2)
-}
 
 // differ tells whether a connection has parameters that can be changed while
 // it is there, and shall.
@@ -217,7 +225,9 @@ func (s *Service) carryOut(op reconcile.Op[fabrics.Options]) {
 			err = s.owned(device)
 		}
 		if err == nil {
-			err = s.policy.Guard(op)
+			if no := s.policy.Guard(op); no != nil {
+				err = &guardError{no}
+			}
 		}
 		if err == nil {
 			err = s.env.Kernel.Delete(device)
@@ -270,11 +280,6 @@ func asConnected(o fabrics.Options, kind tid.Kind) reconcile.Observed {
 		Live: true,
 	}
 }
-
-// excludedError is why the host's exclusion list forbids a connection.
-type excludedError string
-
-func (e excludedError) Error() string { return string(e) }
 
 // excluded looks into the host's exclusion list. That guards against new
 // connections only: those that exist, whoever made them, are taken over.
@@ -333,7 +338,15 @@ func (s *Service) notify(ev reconcile.Event) {
 		log.Info(name + " is connected already, taking it over")
 	case reconcile.Lost:
 		s.names.doubt(ev.TID, time.Now())
-		log.Warn(name + " was removed, connecting again")
+		if ev.Down > 0 {
+			log.Warn(name+" was given up by the kernel, connecting again", "broken-for", ev.Down.Round(time.Second))
+		} else {
+			log.Warn(name + " was removed, connecting again")
+		}
+	case reconcile.Broken:
+		log.Warn(name + " is broken, the kernel tries to get it back")
+	case reconcile.Back:
+		log.Info(name+" is back", "broken-for", ev.Down.Round(time.Second))
 	case reconcile.Disconnected:
 		log.Info(name + " disconnected")
 	case reconcile.Released:
@@ -346,25 +359,49 @@ func (s *Service) notify(ev reconcile.Event) {
 		if ev.Kind == reconcile.ConnectFailed {
 			s.names.doubt(ev.TID, time.Now())
 		}
-		// The first failure of a series tells; the others are in "ls".
-		level := slog.LevelDebug
-		if ev.Attempt == 1 {
-			level = slog.LevelError
-		}
-		if _, ok := errors.AsType[excludedError](ev.Err); ok {
-			if ev.Attempt == 1 {
-				log.Info(name + " is not connected: " + ev.Err.Error())
-			}
-			break
-		}
-		what := map[reconcile.EventKind]string{
-			reconcile.ConnectFailed:    " cannot be connected",
-			reconcile.DisconnectFailed: " cannot be disconnected",
-			reconcile.WorkFailed:       " does not give its log page",
-			reconcile.AdjustFailed:     " does not take its new parameters",
-		}[ev.Kind]
-		log.Log(s.ctx, level, name+what+", trying again", "error", ev.Err,
-			"attempt", ev.Attempt, "retry-in", ev.Retry.Round(100*time.Millisecond))
+		s.logFailure(log, ev)
+	}
+	if ev.Kind == reconcile.Disconnected || ev.Kind == reconcile.Released {
+		s.forgetTiming(ev.TID)
 	}
 	s.policy.Event(ev)
+}
+
+// logFailure tells of the first failure of a series, and of each that is of
+// another class than the one before; the others are in "ls".
+func (s *Service) logFailure(log *slog.Logger, ev reconcile.Event) {
+	name := ev.TID.String()
+	class, _ := classOf(ev.Err)
+	news := ev.Attempt == 1
+	if !news {
+		before, _ := classOf(ev.Before)
+		news = before != class
+	}
+	switch class {
+	case excluded:
+		if news {
+			log.Info(name + " is not connected: " + ev.Err.Error())
+		}
+		return
+	case heldBack:
+		if news {
+			log.Warn(name + " is not disconnected now: " + ev.Err.Error())
+		}
+		return
+	}
+	level := slog.LevelDebug
+	if news {
+		level = slog.LevelError
+	}
+	what := map[reconcile.EventKind]string{
+		reconcile.ConnectFailed:    " cannot be connected",
+		reconcile.DisconnectFailed: " cannot be disconnected",
+		reconcile.WorkFailed:       " does not give its log page",
+		reconcile.AdjustFailed:     " does not take its new parameters",
+	}[ev.Kind]
+	if ev.Retry > 0 {
+		what += ", trying again"
+		log = log.With("retry-in", ev.Retry.Round(100*time.Millisecond))
+	}
+	log.Log(s.ctx, level, name+what, "error", ev.Err, "class", class.name, "attempt", ev.Attempt)
 }

@@ -28,26 +28,6 @@ import (
 	"github.com/nvme-stas/stas/pkg/nvme"
 )
 
-func TestBackoff(t *testing.T) {
-	for n := 1; n < 100; n++ {
-		most := service.RetryCap
-		if n < 7 {
-			most = service.RetryFirst << (n - 1)
-		}
-		differ := make(map[time.Duration]bool)
-		for range 100 {
-			d := service.Backoff(n)
-			differ[d] = true
-			if d < most/2 || d >= most {
-				t.Fatalf("pause %d is %v, want from %v to %v", n, d, most/2, most)
-			}
-		}
-		if len(differ) < 50 {
-			t.Errorf("pause %d is the same for everybody", n)
-		}
-	}
-}
-
 // A number that another controller has taken over is not deleted in place of
 // the one that had it.
 func TestRecycledNumberIsNotDeleted(t *testing.T) {
@@ -589,13 +569,13 @@ func TestReport(t *testing.T) {
 		if diff := cmp.Diff(stasbus.Controller{
 			ID: stasbus.ID(a), Device: "nvme0", State: "live", Wanted: true, Origins: []stasbus.Origin{},
 			SrcAddr: addr, Model: "Fake", CntrlType: "io",
-			Probe:      &stasbus.Probe{Time: began},
+			Probe:      &stasbus.Probe{Time: began, Answered: true},
 			Namespaces: []stasbus.Namespace{{Name: "nvme0n1", Size: 1 << 30, ANA: "optimized"}},
 		}, report.Controllers[0]); diff != "" {
 			t.Errorf("connected (-want +got):\n%s", diff)
 		}
 		c := report.Controllers[1]
-		if f := c.Connect; c.State != "waiting" || f == nil || f.Attempts != 1 || f.Errno != "EIO" || !strings.HasPrefix(f.Error, "connect: ") || f.Next.Before(time.Now()) {
+		if f := c.Connect; c.State != "waiting" || f == nil || f.Attempts != 1 || f.Errno != "EIO" || f.Class != "rejected" || f.Remedy == "" || !strings.HasPrefix(f.Error, "connect: ") || f.Next.Before(time.Now()) {
 			t.Errorf("not connected: %+v, %+v", c, f)
 		}
 		r.kernel.on("connect", func() error { time.Sleep(time.Minute); return nil })
@@ -631,11 +611,11 @@ func TestTimerText(t *testing.T) {
 		1344 * time.Millisecond: "60.0s [1.344s]", 30 * time.Second: "60.0s [30s]", 2500 * time.Millisecond: "60.0s [2.5s]",
 		0: "60.0s [0s]", -time.Hour: "60.0s [0s]",
 	} {
-		if got := service.TimerText(now.Add(left), now); got != want {
+		if got := service.TimerText(now.Add(left), now, time.Minute); got != want {
 			t.Errorf("%v: %s, want %s", left, got, want)
 		}
 	}
-	if got := service.TimerText(time.Time{}, now); got != "1.0s [off]" {
+	if got := service.TimerText(time.Time{}, now, time.Minute); got != "1.0s [off]" {
 		t.Errorf("no timer: %s", got)
 	}
 }
@@ -721,11 +701,11 @@ func TestReloadTriesAtOnce(t *testing.T) {
 		r.start()
 		id := controller("nqn.late", "9")
 		r.want(id)
-		pause(10 * time.Minute) // pauses are of half a minute and more now
+		pause(10 * time.Minute) // pauses are of up to a minute now
 		r.kernel.OpenPort(9, addr, "9")
 		r.kernel.Offer("nqn.late", addr, "9", true)
 		failed := r.kernel.count("probe")
-		if failed < 8 || failed > 40 {
+		if quick := int(service.QuickFor / service.QuickMost); failed < quick || failed > 3*quick+40 {
 			t.Errorf("%d attempts in ten minutes", failed)
 		}
 		r.reload <- struct{}{}

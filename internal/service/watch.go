@@ -124,6 +124,90 @@ func (s *Service) watch(ctx context.Context) error {
 	}
 }
 
+// watchStates looks for connections that break, and for those that are back
+// although nobody said so.
+func (s *Service) watchStates(ctx context.Context) error {
+	ticker := time.NewTicker(stateLook)
+	defer ticker.Stop()
+	last := make(map[string]nvmesysfs.State)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		var names []string
+		if s.loop.Do(ctx, func() { s.engine.Devices(func(name string) { names = append(names, name) }) }) != nil {
+			return nil
+		}
+		last = s.lookAtStates(ctx, names, last)
+	}
+}
+
+// lookAtStates reads the state of each device, and everything of those whose
+// state is not what it was. One that is seen for the first time counts as live:
+// that it is there was seen by a look at everything.
+func (s *Service) lookAtStates(ctx context.Context, names []string, last map[string]nvmesysfs.State) map[string]nvmesysfs.State {
+	states := make(map[string]nvmesysfs.State, len(names))
+	var seen []observation
+	for _, name := range names {
+		state, err := s.env.Kernel.State(name)
+		if err != nil {
+			continue // if it has gone, an event tells
+		}
+		states[name] = state
+		if was, known := last[name]; was != state && (known || state != nvmesysfs.Live) {
+			seen = append(seen, s.observe(name))
+		}
+	}
+	if len(seen) > 0 {
+		s.loop.Post(ctx, func() {
+			for _, o := range seen {
+				o.tell(s.engine, time.Now())
+			}
+		})
+	}
+	return states
+}
+
+// watchNetwork has everything tried again that waits, when a link or an address
+// has come up.
+func (s *Service) watchNetwork(ctx context.Context) error {
+	up := make(chan struct{}, 1)
+	s.workers.Go(func() {
+		for ctx.Err() == nil {
+			err := s.env.Kernel.WatchNetwork(ctx, func() {
+				select {
+				case up <- struct{}{}:
+				default:
+				}
+			})
+			if ctx.Err() != nil {
+				return
+			}
+			s.log.Warn("the network is not watched; that a link is up again is noticed by the next attempt to connect", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(fullPass):
+			}
+		}
+	})
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-up:
+			s.log.Debug("a link or an address has come up, trying again what failed")
+			s.requestPass() // addresses decide which path a connection takes
+			s.loop.Post(ctx, func() { s.engine.KickAll(time.Now()) })
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(networkSettle):
+		}
+	}
+}
+
 func drain(events <-chan uevent.Event) (all []uevent.Event) {
 	for len(all) < cap(events) {
 		select {

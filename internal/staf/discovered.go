@@ -104,7 +104,7 @@ func (d *Daemon) browseBy(ctx context.Context, mode conf.MDNS) (stop func()) {
 	if mode == "" {
 		d.Loop().Post(ctx, func() {
 			clear(d.zeroconf.services)
-			d.soon()
+			d.reconsiderSoon()
 		})
 		return func() {}
 	}
@@ -181,7 +181,7 @@ func (d *Daemon) heard(ev mdns.Event) {
 		}
 		d.after(grace, d.expire)
 	}
-	d.soon()
+	d.reconsiderSoon()
 }
 
 // expire forgets what has been lost for so long that it has gone.
@@ -194,16 +194,16 @@ func (d *Daemon) expire() {
 	maps.DeleteFunc(z.services, func(_ mdns.Key, a *announcement) bool {
 		return !a.lost.IsZero() && now.Sub(a.lost) >= grace
 	})
-	d.soon()
+	d.reconsiderSoon()
 }
 
 // after has the loop call f later.
 func (d *Daemon) after(pause time.Duration, f func()) *time.Timer {
-	return time.AfterFunc(pause, func() { d.Loop().Post(d.ctx, f) })
+	return time.AfterFunc(pause, func() { d.Loop().Post(d.Context(), f) })
 }
 
-// soon has the sources looked at, once for all that happens until then.
-func (d *Daemon) soon() {
+// reconsiderSoon has the sources looked at, once for all that happens until then.
+func (d *Daemon) reconsiderSoon() {
 	if !d.zeroconf.due {
 		d.zeroconf.due = true
 		d.after(gather, func() {
@@ -299,7 +299,7 @@ func (d *Daemon) fromMDNS() service.Wanted {
 		z.ageing.Stop()
 	}
 	if !next.IsZero() {
-		z.ageing = d.after(max(next.Sub(now), gather), d.soon)
+		z.ageing = d.after(max(next.Sub(now), gather), d.reconsiderSoon)
 	}
 	return wanted
 }
@@ -442,14 +442,14 @@ func (d *Daemon) ages(ev reconcile.Event) {
 	case reconcile.Connected, reconcile.Adopted:
 		if !c.forget.IsZero() {
 			c.silent, c.forget = time.Time{}, time.Time{}
-			d.soon() // the state file knows better
+			d.reconsiderSoon() // the state file knows better
 		}
 	case reconcile.ConnectFailed:
 		switch {
 		case d.cfg.ZeroconfPersistence < 0:
 			d.tell(slog.LevelInfo, fmt.Sprintf("%v is not announced any more and does not answer; it is tried for ever", ev.TID))
 		case c.forget.IsZero():
-			d.soon()
+			d.reconsiderSoon()
 		}
 	}
 }

@@ -121,6 +121,7 @@ const (
 func TestAnnouncedIsConnected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, n := newNetwork(t)
+		r.conf = persistence + "1 hour\n"
 		r.start()
 		n.tell(mdns.Added, offer("eth0", "1"))
 		r.expect("announced", "1@eth0 discovered live")
@@ -129,7 +130,7 @@ func TestAnnouncedIsConnected(t *testing.T) {
 		n.tell(mdns.Added, offer("eth1", "2"))
 		r.expect("two more", "1@eth0 discovered live; 2@eth0 discovered live; 2@eth1 discovered live")
 		n.tell(mdns.Removed, offer("eth0", "1"))
-		time.Sleep(100 * time.Hour)
+		time.Sleep(3 * time.Hour)
 		settle()
 		r.expect("not announced", "1@eth0 discovered live; 2@eth0 discovered live; 2@eth1 discovered live")
 		if slices.Contains(r.signals, "dc_removed") {
@@ -175,7 +176,7 @@ func TestAgeing(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r, n := newNetwork(t)
-				r.conf = c.conf + "[Global]\nctrl-loss-tmo=0\n"
+				r.conf = c.conf + "[Global]\nctrl-loss-tmo=0\nconnect-retry-max=30 minutes\n"
 				r.start()
 				n.tell(mdns.Added, offer("eth0", "1"))
 				time.Sleep(time.Minute)

@@ -9,6 +9,7 @@ import (
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/nvme"
 )
 
 // ProcessInfo implements [stasbus.Backend].
@@ -52,7 +53,11 @@ func (d *Daemon) AddTo(r *stasbus.Report) {
 		for _, parent := range p.parents {
 			c.Origins = append(c.Origins, stasbus.Origin{Kind: stasbus.Referral, By: new(stasbus.ID(parent))})
 		}
-		c.LogPage = &stasbus.PageState{Known: p.Known, Generation: p.GenCtr, Entries: len(p.Entries)}
+		c.Registration = p.registration
+		c.LogPage = &stasbus.PageState{
+			Known: p.Known, Generation: p.GenCtr, Entries: len(p.Entries),
+			Read: p.read, PortLocal: p.lsp&nvme.LSPPortLocal != 0, Polled: p.polled, MissedAENs: p.missed,
+		}
 		if st, ok := d.Engine().Status(c.TID()); ok {
 			c.LogPage.Failure = service.Failure(st.Work)
 		}

@@ -15,6 +15,8 @@ import (
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/fabrics"
+	"github.com/nvme-stas/stas/pkg/nvme"
 )
 
 // The origins of discovery controllers. What has several has the first.
@@ -50,6 +52,11 @@ type wish struct {
 	origin  string
 	parents []tid.TID
 	depth   int
+	// explicit says that somebody refers to it as one that keeps connections
+	// for good (EPCSD).
+	explicit bool
+	// options are how to connect it; nil for as it was wanted before.
+	options *fabrics.Options
 }
 
 func (w *wishes) has(id tid.TID) bool { return w.all[id] != nil }
@@ -72,17 +79,16 @@ func byName(a, b tid.TID) int { return strings.Compare(a.String(), b.String()) }
 // What a source listed stays until there is evidence that it does not any more;
 // see doubted for what is none.
 func (d *Daemon) reconsider() {
+	d.grouped = false
 	d.discovered = d.fromMDNS()
 	w := &wishes{all: make(map[tid.TID]*wish), unread: make(map[string]bool)}
-	options := make(service.Wanted)
 	for _, source := range []struct {
 		origin string
 		wanted service.Wanted
 	}{{originConfigured, d.configured}, {originNBFT, d.booted}, {originDiscovered, d.discovered}} {
 		for _, id := range slices.SortedFunc(maps.Keys(source.wanted), byName) {
 			if !w.has(id) {
-				w.add(id, source.origin, 0)
-				options[id] = source.wanted[id]
+				w.add(id, source.origin, 0).options = new(source.wanted[id])
 			}
 		}
 	}
@@ -122,12 +128,18 @@ func (d *Daemon) reconsider() {
 	for _, id := range w.order {
 		n := w.all[id]
 		if d.dcs[id] == nil {
-			d.dcs[id] = &dc{}
+			d.dcs[id] = &dc{work: work{registered: d.leaving[id]}}
+			delete(d.leaving, id)
 		}
 		c := d.dcs[id]
 		c.origin, c.parents, c.depth = n.origin, n.parents, n.depth
-		if o, ok := options[id]; ok {
-			d.Engine().Want(id, o, now)
+		if own := d.ownEntry(id); own != nil {
+			n.explicit = own.Flags().EPCSD()
+		}
+		c.explicit = n.explicit
+		if n.options != nil {
+			c.options = n.options
+			d.Engine().Want(id, c.attempt(), now)
 		} else {
 			d.WantUntilNow(id, d.cfg, d.identity)
 		}
@@ -140,6 +152,10 @@ func (d *Daemon) reconsider() {
 		// It may be known from before a restart only.
 		d.WantUntilNow(id, d.cfg, d.identity)
 		d.GiveUp(id, false, w.has)
+		d.dcs[id].dropped()
+		if d.dcs[id].registered {
+			d.leaving[id] = true // see Guard
+		}
 		delete(d.dcs, id)
 		removed = true
 	}
@@ -158,21 +174,23 @@ func (d *Daemon) follow(w *wishes) {
 			continue
 		}
 		depth := w.all[parent].depth + 1
-		for _, id := range d.referrals(parent) {
-			n := w.all[id]
+		for _, r := range d.enough(parent, d.referrals(parent)) {
+			n := w.all[r.id]
 			if n == nil {
 				// What is there already is not taken away for being one too many.
-				new := d.dcs[id] == nil
+				fresh := d.dcs[r.id] == nil
 				switch {
-				case new && depth > maxDepth:
-					d.tell(slog.LevelWarn, fmt.Sprintf("%s is not connected: %d referrals lead to it, %d are followed", id, depth, maxDepth))
+				case fresh && depth > maxDepth:
+					d.tell(slog.LevelWarn, fmt.Sprintf("%s is not connected: %d referrals lead to it, %d are followed", r.id, depth, maxDepth))
 					continue
-				case new && w.referred >= maxReferred:
+				case fresh && w.referred >= maxReferred:
 					d.tell(slog.LevelWarn, fmt.Sprintf("no more than %d discovery controllers are connected for being referred to", maxReferred))
 					continue
 				}
-				n = w.add(id, originReferral, depth)
+				n = w.add(r.id, originReferral, depth)
+				n.options = new(service.Options(r.id, tid.Discovery, d.cfg.ParamsFor(r.id), d.identity))
 			}
+			n.explicit = n.explicit || r.flags.EPCSD()
 			if !slices.Contains(n.parents, parent) {
 				n.parents = append(n.parents, parent)
 			}
@@ -180,13 +198,20 @@ func (d *Daemon) follow(w *wishes) {
 	}
 }
 
+// ref is what a discovery controller refers to.
+type ref struct {
+	id    tid.TID
+	flags nvme.EntryFlags
+}
+
 // referrals lists the discovery controllers that one refers to and that may be
 // connected.
-func (d *Daemon) referrals(parent tid.TID) []tid.TID {
-	var all []tid.TID
+func (d *Daemon) referrals(parent tid.TID) []ref {
+	var all []ref
 	have := map[tid.TID]bool{parent: true, {}: true}
 	for i := range d.dcs[parent].Entries {
-		id, err := d.referral(parent, &d.dcs[parent].Entries[i])
+		e := &d.dcs[parent].Entries[i]
+		id, err := d.referral(parent, e)
 		if err != nil {
 			d.tell(slog.LevelWarn, fmt.Sprintf("%s refers to a discovery controller that cannot be connected: %v", parent, err))
 			continue
@@ -199,9 +224,67 @@ func (d *Daemon) referrals(parent tid.TID) []tid.TID {
 			d.tell(slog.LevelInfo, fmt.Sprintf("%s refers to %s, which is not connected: %s", parent, id, no.Why))
 			continue
 		}
-		all = append(all, id)
+		all = append(all, ref{id, e.Flags()})
 	}
 	return all
+}
+
+// enough leaves out what would tell the same once more: entries of one log page
+// with DUPRETINFO lead to ports that all return the same (Base "Discovery Log
+// Page Entry", EFLAGS). One that serves is enough; while none does, the next is
+// tried when one has failed.
+func (d *Daemon) enough(parent tid.TID, refs []ref) []ref {
+	var group []tid.TID
+	if own := d.ownEntry(parent); own != nil && own.Flags().DUPRETINFO() {
+		group = append(group, parent)
+	}
+	for _, r := range refs {
+		if r.flags.DUPRETINFO() {
+			group = append(group, r.id)
+		}
+	}
+	if len(group) < 2 {
+		return refs
+	}
+	d.grouped = true
+	chosen := make(map[tid.TID]bool)
+	if i := slices.IndexFunc(group, d.serves); i >= 0 {
+		chosen[group[i]] = true
+	} else {
+		failed := true
+		for _, id := range group {
+			if failed || d.dcs[id] != nil {
+				chosen[id] = true
+			}
+			st, _ := d.Engine().Status(id)
+			failed = failed && st.Failures > 0
+		}
+	}
+	return slices.DeleteFunc(refs, func(r ref) bool { return r.flags.DUPRETINFO() && !chosen[r.id] })
+}
+
+// serves reports whether all is known of a discovery controller that is
+// connected.
+func (d *Daemon) serves(id tid.TID) bool {
+	c := d.dcs[id]
+	st, _ := d.Engine().Status(id)
+	return c != nil && c.Known && c.announced && st.Device != ""
+}
+
+// ownEntry is what a discovery controller's log page has of the port that it
+// was read from, nil if it has nothing.
+func (d *Daemon) ownEntry(id tid.TID) *logpage.Entry {
+	entries := d.dcs[id].Entries
+	for i := range entries {
+		e := &entries[i]
+		if e.SubType != logpage.SubDiscovery {
+			continue
+		}
+		if self, err := e.DC(id); err == nil && place(self) == place(id) {
+			return e
+		}
+	}
+	return nil
 }
 
 // referral is the discovery controller that an entry refers to, if it does.

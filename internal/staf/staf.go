@@ -5,23 +5,23 @@ package staf
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
-	"slices"
+	"maps"
 	"time"
 
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/logpage"
 	"github.com/nvme-stas/stas/internal/mdns"
-	"github.com/nvme-stas/stas/internal/reconcile"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/tid"
 	"github.com/nvme-stas/stas/pkg/fabrics"
-	"github.com/nvme-stas/stas/pkg/nvme"
-	"github.com/nvme-stas/stas/pkg/uevent"
 )
+
+// leaveWithin bounds how long it takes to disconnect all discovery controllers
+// at the end: a stop is to take 5 s.
+const leaveWithin = 3 * time.Second
 
 // Daemon is stafd.
 type Daemon struct {
@@ -32,8 +32,7 @@ type Daemon struct {
 	// MDNS returns who browses for discovery controllers, in a way that the
 	// configuration asks for. It is set before Run. Nil: nobody does.
 	MDNS  func(conf.MDNS) mdns.Browser
-	modes chan conf.MDNS  // for the task browse; "": nobody shall
-	ctx   context.Context // of Run
+	modes chan conf.MDNS // for the task browse; "": nobody shall
 
 	// The rest belongs to the loop.
 
@@ -49,6 +48,10 @@ type Daemon struct {
 
 	cfg      *conf.Config
 	identity hostid.Identity
+	// leaving are those that know this host and are about to be disconnected.
+	leaving map[tid.TID]bool
+	// grouped says that some discovery controllers return the same, see enough.
+	grouped bool
 	// told has what was said of the sources, so that it is said once.
 	told map[string]bool
 }
@@ -61,6 +64,11 @@ type dc struct {
 	// parents are the discovery controllers that refer to it, in order.
 	parents []tid.TID
 	depth   int // referrals between it and the source that it is owed to
+	// explicit says that it keeps connections for good (EPCSD), by what it says
+	// of itself or by what others say.
+	explicit bool
+	options  *fabrics.Options // nil: as it was wanted before a restart
+	work
 	// announced says that the page has been read since its controller was last
 	// taken up. stacd waits for that signal, whether or not anything changed.
 	announced bool
@@ -75,10 +83,12 @@ type state struct {
 }
 
 type controllerState struct {
-	TID     tid.TID      `json:"tid"`
-	Origin  string       `json:"origin"`
-	Parents []tid.TID    `json:"parents,omitempty"`
-	Page    logpage.Page `json:"page"`
+	TID     tid.TID   `json:"tid"`
+	Origin  string    `json:"origin"`
+	Parents []tid.TID `json:"parents,omitempty"`
+	// Registered says that the discovery controller knows of this host.
+	Registered bool         `json:"registered,omitempty"`
+	Page       logpage.Page `json:"page"`
 	// Of a discovered one that is neither announced nor reached.
 	Silent time.Time `json:"silent,omitzero"`
 	Forget time.Time `json:"forget,omitzero"`
@@ -86,7 +96,7 @@ type controllerState struct {
 
 // New returns stafd.
 func New(env service.Env) *Daemon {
-	d := &Daemon{kernel: env.Kernel, bus: env.Bus, log: env.Log, dcs: make(map[tid.TID]*dc), told: make(map[string]bool)}
+	d := &Daemon{kernel: env.Kernel, bus: env.Bus, log: env.Log, dcs: make(map[tid.TID]*dc), told: make(map[string]bool), leaving: make(map[tid.TID]bool)}
 	d.modes = make(chan conf.MDNS, 1)
 	d.zeroconf.services = make(map[mdns.Key]*announcement)
 	d.Service = service.New(tid.Discovery, d, env)
@@ -95,14 +105,19 @@ func New(env service.Env) *Daemon {
 
 // Run runs stafd until ctx ends or something fails for good.
 func (d *Daemon) Run(ctx context.Context) error {
-	d.ctx = ctx
 	var last state
 	if d.Restore(&last) {
 		for _, c := range last.Controllers {
-			d.dcs[c.TID] = &dc{Page: c.Page, origin: c.Origin, parents: c.Parents, silent: c.Silent, forget: c.Forget}
+			d.dcs[c.TID] = &dc{Page: c.Page, origin: c.Origin, parents: c.Parents, silent: c.Silent, forget: c.Forget, work: work{registered: c.Registered}}
 		}
 	}
-	return d.Service.Run(ctx, d)
+	err := d.Service.Run(ctx, d)
+	if err == nil && !d.cfg.PersistentConns {
+		// As nvme-stas does. What the host was booted from stays all the same.
+		booted := maps.Collect(d.inTables())
+		d.Leave(leaveWithin, func(id tid.TID) bool { return d.dcs[id] != nil && booted[id] == "" })
+	}
+	return err
 }
 
 // Tasks implements [service.Policy].
@@ -119,76 +134,20 @@ func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 	d.applyMDNS()
 	d.reconsider()
 	// Who reloads wants to see what there is now, even from a discovery
-	// controller that tells nobody of its changes.
+	// controller that tells nobody of its changes, and may have changed what
+	// the host calls itself.
+	for _, c := range d.dcs {
+		c.asked++
+	}
 	d.Engine().RequestAllWork(time.Now())
 }
 
 func (d *Daemon) save() {
 	s := state{Controllers: make([]controllerState, 0, len(d.dcs))}
 	for id, c := range d.dcs {
-		s.Controllers = append(s.Controllers, controllerState{id, c.origin, c.parents, c.Page, c.silent, c.forget})
+		s.Controllers = append(s.Controllers, controllerState{id, c.origin, c.parents, c.registered, c.Page, c.silent, c.forget})
 	}
 	d.Save(s)
-}
-
-// Event implements [service.Policy].
-func (d *Daemon) Event(ev reconcile.Event) {
-	if p := d.dcs[ev.TID]; p != nil && (ev.Kind == reconcile.Connected || ev.Kind == reconcile.Adopted) {
-		p.announced = false
-	}
-	d.ages(ev)
-}
-
-// Work implements [service.Policy]: it reads the log page.
-func (d *Daemon) Work(ctx context.Context, op reconcile.Op[fabrics.Options]) (func(), error) {
-	log, err := d.kernel.DiscoveryLog(ctx, op.Device)
-	return func() { d.took(op.TID, op.Device, log) }, err
-}
-
-// took takes what was read of a discovery controller's log.
-func (d *Daemon) took(id tid.TID, device string, log nvme.DiscoveryLog) {
-	p := d.dcs[id]
-	if p == nil {
-		return // not wanted any more
-	}
-	for _, bad := range log.Bad {
-		d.log.Warn(id.String()+" lists something that makes no sense; that entry is left out", "device", device, "error", bad)
-	}
-	next := p.Update(log)
-	changed := next.Known != p.Known || !slices.Equal(next.Entries, p.Entries)
-	p.Page = next
-	if changed || !p.announced {
-		p.announced = true
-		d.log.Info(fmt.Sprintf("%s: log page with %d entries", id, len(next.Entries)), "device", device, "genctr", next.GenCtr)
-		d.save()
-		d.bus.LogPagesChanged(id, device)
-	}
-	if changed {
-		d.reconsider() // it may refer to others
-	}
-}
-
-// Guard implements [service.Policy]: nothing depends on a discovery controller.
-func (d *Daemon) Guard(reconcile.Op[fabrics.Options]) error { return nil }
-
-// Changed implements [service.Policy]: a discovery controller reports that its
-// log has changed, or has been reconnected and may have missed to report it.
-func (d *Daemon) Changed(ev uevent.Event) {
-	if text, ok := ev.Env["NVME_AEN"]; ok {
-		aen, err := nvme.ParseAEN(text)
-		if err != nil {
-			d.log.Warn("the kernel reports an event that makes no sense", "device", ev.DevName, "error", err)
-			return
-		}
-		d.log.Debug("asynchronous event", "device", ev.DevName, "aen", aen)
-		if aen == nvme.DiscoveryLogChanged {
-			d.Engine().RequestWork(ev.DevName, time.Now())
-		}
-	}
-	switch ev.Env["NVME_EVENT"] {
-	case "connected", "rediscover":
-		d.Engine().RequestWork(ev.DevName, time.Now())
-	}
 }
 
 // Overrun implements [service.Policy]: a lost event may have been about any
@@ -207,6 +166,16 @@ func (d *Daemon) Info(id tid.TID, _ bool, info stasbus.Dict) {
 	}
 	if st, ok := d.Engine().Status(id); ok && (p.announced || st.Work.Err != nil) {
 		info["get log page operation"] = service.OperationText(st.Work.Failures, st.Work.Err == nil)
+	}
+	if p.pagesAsked {
+		info["get supported log page operation"] = service.OperationText(0, true)
+	}
+	if r := p.registration; r != nil {
+		failures := 0
+		if r.Failure != nil && r.State == stasbus.RegFailed {
+			failures = r.Failure.Attempts
+		}
+		info["register operation"] = service.OperationText(failures, r.State != stasbus.RegFailed)
 	}
 }
 

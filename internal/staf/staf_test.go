@@ -103,8 +103,8 @@ type target struct {
 	rig *rig
 }
 
-func (k target) DiscoveryLog(ctx context.Context, name string) (nvme.DiscoveryLog, error) {
-	log, err := k.Kernel.DiscoveryLog(ctx, name)
+func (k target) DiscoveryLog(ctx context.Context, name string, lsp uint8) (nvme.DiscoveryLog, error) {
+	log, err := k.Kernel.DiscoveryLog(ctx, name, lsp)
 	if k.rig.mangle != nil {
 		k.rig.mangle(&log)
 	}
@@ -288,6 +288,8 @@ func TestSignals(t *testing.T) {
 				t.Errorf("%s: the log was read: %v", c.name, read)
 			}
 			r.expectSignals(c.name) // the log is the same
+			time.Sleep(2 * reread)  // see TestReread
+			synctest.Wait()
 		}
 		if err := r.kernel.Delete("nvme0"); err != nil {
 			t.Fatal(err)
@@ -349,7 +351,7 @@ func TestDictionaryKeys(t *testing.T) {
 					want = slices.Concat(id, details)
 				}
 				if detailed && d["trsvcid"] == "1" {
-					want = append(want, "get log page operation")
+					want = append(want, "get log page operation", "get supported log page operation")
 				}
 				check("list_controllers", d, want...)
 				check("get_all_log_pages", pages[i].DiscoveryController, want...)

@@ -69,12 +69,23 @@ type Controller struct {
 	// it is "connecting" while an attempt is made, else "waiting".
 	State   string   `json:"state"`
 	Wanted  bool     `json:"wanted"`
-	Origins []Origin `json:"origins"` // why it is wanted
+	Held    bool     `json:"held,omitempty"` // by an operator: neither connected nor disconnected
+	Origins []Origin `json:"origins"`        // why it is wanted
 
 	Operation *Operation `json:"operation,omitempty"` // running now
 	Connect   *Failure   `json:"connect,omitempty"`   // the last attempts failed
 	Probe     *Probe     `json:"probe,omitempty"`     // before the last attempt
 	LogPage   *PageState `json:"log-page,omitempty"`  // of a discovery controller
+
+	// LostSince is when the connection of the device was seen to be broken. The
+	// kernel tries to get it back until about GivesUp, or for ever if that is not
+	// there.
+	LostSince time.Time `json:"lost-since,omitzero"`
+	GivesUp   time.Time `json:"gives-up,omitzero"`
+	// Timing is there once the device has been asked.
+	Timing *Timing `json:"timing,omitempty"`
+	// Registration is this host's with a discovery controller that takes any.
+	Registration *Registration `json:"registration,omitempty"`
 
 	// What sysfs shows of the device.
 	SrcAddr    string      `json:"src-addr,omitempty"`
@@ -139,10 +150,14 @@ type Probe struct {
 
 // Failure is a series of attempts that failed.
 type Failure struct {
-	Attempts int       `json:"attempts"`
-	Error    string    `json:"error"`
-	Errno    string    `json:"errno,omitempty"` // its name, such as "ECONNREFUSED"
-	Next     time.Time `json:"next,omitzero"`   // the next attempt
+	Attempts int    `json:"attempts"`
+	Error    string `json:"error"`
+	Errno    string `json:"errno,omitempty"` // its name, such as "ECONNREFUSED"
+	// Class is the kind of failure, which decides how soon it is tried again:
+	// "refused", "mute", "authentication" and others.
+	Class  string    `json:"class,omitempty"`
+	Remedy string    `json:"remedy,omitempty"` // what can be done about it, a sentence
+	Next   time.Time `json:"next,omitzero"`    // the next attempt
 }
 
 // PageState is what is known of a discovery controller's log page.
@@ -152,6 +167,44 @@ type PageState struct {
 	Generation uint64   `json:"generation"`
 	Entries    int      `json:"entries"`
 	Failure    *Failure `json:"failure,omitempty"` // the last readings failed
+	// Read is when it was last read.
+	Read time.Time `json:"read,omitzero"`
+	// PortLocal says that only the entries of this port were asked for.
+	PortLocal bool `json:"port-local,omitempty"`
+	// Polled says that the controller reports no changes, or cannot be trusted
+	// to, so that it is asked now and then.
+	Polled bool `json:"polled,omitempty"`
+	// MissedAENs counts the changes that the controller did not report.
+	MissedAENs int `json:"missed-aens,omitempty"`
+}
+
+// Timing is what a controller says of its times (Identify Controller), in
+// milliseconds; 0 is nothing.
+type Timing struct {
+	KAS   int64 `json:"kas-ms"`   // keep alive is counted in units of it
+	CQT   int64 `json:"cqt-ms"`   // how long commands may linger after the connection is lost
+	RTD3E int64 `json:"rtd3e-ms"` // what a shutdown takes at most
+	// KATO is the keep-alive timeout of the connection, in seconds.
+	KATO int64 `json:"kato-s"`
+	// KATOTooShort says that KATO is below KAS.
+	KATOTooShort bool `json:"kato-too-short,omitempty"`
+}
+
+// The states of a registration.
+const (
+	Registered  = "registered"
+	RegRefused  = "refused" // by the discovery controller, in so many words
+	RegFailed   = "failed"  // to get an answer
+	Unsupported = "unsupported"
+)
+
+// Registration is what became of telling a discovery controller that this host
+// is there (Discovery Information Management).
+type Registration struct {
+	State   string    `json:"state"`
+	Since   time.Time `json:"since"` // of the last attempt that ended so
+	SymName string    `json:"symname,omitempty"`
+	Failure *Failure  `json:"failure,omitempty"`
 }
 
 // Namespace is one that is reached through a controller.

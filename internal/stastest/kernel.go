@@ -88,6 +88,16 @@ type port struct {
 	unreadable   error // what reading the log page gives
 	discoveryNQN string
 	identify     func(*nvme.IdentifyController) // see SetIdentify
+	dctype       nvme.DCType
+	flags        nvme.EntryFlags // of the port's own entry
+	referrals    []nvme.DiscoveryLogEntry
+	lsp          uint8 // what the log page takes; 0: Supported Log Pages is refused
+	lastLSP      uint8
+	dim          error // what registering gives
+	hosts        map[string]nvme.DiscoveryInformation
+	managed      []nvme.DIMTask // all that it was asked
+	silent       bool           // sends no AEN
+	noKeepAlive  bool           // refuses connections with a KATO
 }
 
 // NewKernel returns a kernel without controllers and a target without ports.
@@ -109,7 +119,10 @@ func (k *Kernel) OpenPort(id int, addr, svc string) {
 	defer k.mu.Unlock()
 	p := k.ports[addr+" "+svc]
 	if p == nil {
-		p = &port{id: id, addr: addr, svc: svc, subsystems: make(map[string]bool), discoveryNQN: nvme.WellKnownDiscoveryNQN}
+		p = &port{
+			id: id, addr: addr, svc: svc, discoveryNQN: nvme.WellKnownDiscoveryNQN,
+			subsystems: make(map[string]bool), hosts: make(map[string]nvme.DiscoveryInformation),
+		}
 		k.ports[addr+" "+svc] = p
 	}
 	p.open = true
@@ -153,12 +166,135 @@ func (k *Kernel) Offer(nqn, addr, svc string, visible bool) {
 		switch {
 		case c.port != p || c.State != nvmesysfs.Live:
 		case c.Kind == nvmesysfs.Discovery:
-			k.announce("change", c.Name, "NVME_AEN=0x70f002")
+			k.logChanged(c)
 		case c.SubsysNQN == nqn && !visible:
 			k.lose(c)
 		}
 	}
 }
+
+// logChanged has a discovery controller tell. The caller holds the lock.
+func (k *Kernel) logChanged(c *ctrl) {
+	if !c.port.silent {
+		k.announce("change", c.Name, "NVME_AEN=0x70f002")
+	}
+}
+
+// Refer makes a port refer to the discovery controllers of others, and to no
+// others than these.
+func (k *Kernel) Refer(addr, svc string, to ...Referral) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p := k.ports[addr+" "+svc]
+	p.genctr++
+	p.referrals = nil
+	for _, r := range to {
+		p.referrals = append(p.referrals, nvme.DiscoveryLogEntry{
+			TrType: nvme.TCP, AdrFam: nvme.FamilyIPv4, SubType: nvme.Referral, CntlID: nvme.CntlIDDynamic, ASQSz: 32,
+			TrAddr: r.Addr, TrSvcID: r.Svc, SubNQN: nvme.WellKnownDiscoveryNQN, EFlags: r.Flags,
+		})
+	}
+	for _, c := range k.ctrls {
+		if c.port == p && c.State == nvmesysfs.Live && c.Kind == nvmesysfs.Discovery {
+			k.logChanged(c)
+		}
+	}
+}
+
+// Referral is where another discovery controller is.
+type Referral struct {
+	Addr, Svc string
+	Flags     nvme.EntryFlags
+}
+
+// DC is what the discovery controller of a port is like.
+type DC struct {
+	Type        nvme.DCType
+	Flags       nvme.EntryFlags // of its entry for itself
+	LSP         uint8           // what its log page takes; 0: it does not tell
+	DIM         error           // what registering gives
+	Silent      bool            // it sends no AEN, and says that it does
+	NoKeepAlive bool            // it refuses connections with a KATO
+}
+
+// SetDC makes the discovery controller of a port like this.
+func (k *Kernel) SetDC(addr, svc string, like DC) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p := k.ports[addr+" "+svc]
+	p.dctype, p.flags, p.lsp, p.dim, p.silent, p.noKeepAlive = like.Type, like.Flags, like.LSP, like.DIM, like.Silent, like.NoKeepAlive
+	for _, c := range k.ctrls {
+		if c.port == p && c.Kind == nvmesysfs.Discovery {
+			c.DCType = like.Type.String()
+		}
+	}
+}
+
+// Hosts are the registrations at a port by host NQN.
+func (k *Kernel) Hosts(addr, svc string) map[string]nvme.DiscoveryInformation {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return maps.Clone(k.ports[addr+" "+svc].hosts)
+}
+
+// Managed is what a port was asked to do with registrations, in order.
+func (k *Kernel) Managed(addr, svc string) []nvme.DIMTask {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.ports[addr+" "+svc].managed)
+}
+
+// LastLSP are the LSP bits with which a port's log page was last read.
+func (k *Kernel) LastLSP(addr, svc string) uint8 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.ports[addr+" "+svc].lastLSP
+}
+
+// Manage implements [service.Kernel].
+func (k *Kernel) Manage(_ context.Context, name string, info nvme.DiscoveryInformation, _ time.Duration) error {
+	data, err := info.AppendBinary(nil)
+	if err != nil {
+		return err
+	}
+	info, err = nvme.DecodeDiscoveryInformation(info.Command(), data)
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c, err := k.live(name)
+	if err != nil {
+		return err
+	}
+	c.port.managed = append(c.port.managed, info.Task)
+	switch {
+	case c.port.dim != nil:
+		return c.port.dim
+	case info.Task == nvme.TaskDeregister:
+		delete(c.port.hosts, info.EID)
+	default:
+		c.port.hosts[info.EID] = info
+	}
+	return nil
+}
+
+// SupportedLogPages implements [service.Kernel].
+func (k *Kernel) SupportedLogPages(_ context.Context, name string) ([]byte, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c, err := k.live(name)
+	if err != nil {
+		return nil, err
+	}
+	if c.port.lsp == 0 {
+		return make([]byte, nvme.SupportedLogPagesSize), nvme.StatusInvalidField
+	}
+	return nvme.AppendSupportedLogPages(nil, map[uint8]nvme.LogPageSupport{nvme.LogDiscovery: nvme.NewLogPageSupport(c.port.lsp)}), nil
+}
+
+// System implements [service.Kernel].
+func (k *Kernel) System() (name, version string) { return "host.example", "Linux 6.12 Example 1" }
 
 // BreakLog makes reading the log page of a port fail, or work again with nil.
 func (k *Kernel) BreakLog(addr, svc string, err error) {
@@ -300,7 +436,7 @@ func (k *Kernel) Attr(name, attribute string) (string, error) {
 		"ctrl_loss_tmo":    number(c.options.CtrlLossTMO, "off"),
 		"reconnect_delay":  number(c.options.ReconnectDelay, strconv.Itoa(defaultReconnectDelay)),
 		"fast_io_fail_tmo": number(c.options.FastIOFailTMO, "off"),
-		"kato":             number(c.options.KeepAliveTMO, "5"),
+		"kato":             number(c.options.KeepAliveTMO, map[bool]string{true: "0", false: "5"}[c.Kind == nvmesysfs.Discovery]),
 	}
 	v, ok := values[attribute]
 	if !ok {
@@ -463,8 +599,10 @@ func (k *Kernel) handshake(c *ctrl) unix.Errno {
 		return unix.ECONNREFUSED
 	case c.port.silence != Answers:
 		return [...]unix.Errno{0, unix.ETIMEDOUT, unix.EAGAIN, unix.EIO}[c.port.silence]
+	case nqn == c.port.discoveryNQN && c.port.noKeepAlive && or(c.options.KeepAliveTMO, 0) != 0:
+		return unix.EIO // Connect Invalid Parameters
 	case nqn == c.port.discoveryNQN:
-		c.Kind, c.CntrlType, c.DCType = nvmesysfs.Discovery, "discovery", ""
+		c.Kind, c.CntrlType, c.DCType = nvmesysfs.Discovery, "discovery", c.port.dctype.String()
 	case c.port.subsystems[nqn]:
 		c.Kind, c.CntrlType = nvmesysfs.IO, "io"
 	default:
@@ -503,7 +641,7 @@ func (k *Kernel) Identify(_ context.Context, name string) (nvme.IdentifyControll
 	}
 	id := nvme.IdentifyController{Model: c.Model, SubNQN: c.SubsysNQN, KAS: 10, CntrlType: nvme.ControllerIO}
 	if c.Kind == nvmesysfs.Discovery {
-		id.CntrlType, id.OAES = nvme.ControllerDiscovery, nvme.AENConfigDiscovery
+		id.CntrlType, id.OAES, id.DCType = nvme.ControllerDiscovery, nvme.AENConfigDiscovery, c.port.dctype
 	}
 	if change := c.port.identify; change != nil {
 		change(&id)
@@ -532,7 +670,7 @@ func (k *Kernel) live(name string) (*ctrl, error) {
 }
 
 // DiscoveryLog implements [service.Kernel].
-func (k *Kernel) DiscoveryLog(_ context.Context, name string) (nvme.DiscoveryLog, error) {
+func (k *Kernel) DiscoveryLog(_ context.Context, name string, lsp uint8) (nvme.DiscoveryLog, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c, err := k.live(name)
@@ -542,14 +680,17 @@ func (k *Kernel) DiscoveryLog(_ context.Context, name string) (nvme.DiscoveryLog
 	if err != nil {
 		return nvme.DiscoveryLog{}, err
 	}
+	c.port.lastLSP = lsp
 	entry := nvme.DiscoveryLogEntry{
+		EFlags: c.port.flags,
 		TrType: nvme.TCP, AdrFam: nvme.FamilyIPv4, SubType: nvme.CurrentDiscovery,
 		PortID: uint16(c.port.id), CntlID: 0xffff, ASQSz: 32,
 		TrAddr: c.port.addr, TrSvcID: c.port.svc, SubNQN: c.port.discoveryNQN,
 	}
 	log := nvme.DiscoveryLog{GenCtr: c.port.genctr, Entries: []nvme.DiscoveryLogEntry{entry}}
+	log.Entries = append(log.Entries, c.port.referrals...)
 	for _, nqn := range slices.Sorted(maps.Keys(c.port.subsystems)) {
-		entry.SubType, entry.SubNQN = nvme.NVMSubsystem, nqn
+		entry.SubType, entry.SubNQN, entry.EFlags = nvme.NVMSubsystem, nqn, 0
 		log.Entries = append(log.Entries, entry)
 	}
 	return log, nil

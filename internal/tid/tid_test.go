@@ -3,6 +3,7 @@ package tid
 import (
 	"encoding/json"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -206,5 +207,52 @@ func TestValidate(t *testing.T) {
 				t.Errorf("got error %v, want one with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+func TestHostName(t *testing.T) {
+	for addr, want := range map[string]string{
+		"dc1.example.org": "dc1.example.org", "DC1": "dc1", "dc_1.example.org.": "dc_1.example.org.", "1und1": "1und1", "10.0.0.1a": "10.0.0.1a",
+		"": "", "10.0.0.1": "", "10.0.0.256": "", "10.0": "", "dc.1": "", "::1": "", "fe80::1%eth0": "",
+		".": "", "a..b": "", "-a": "", "a-": "", "a,b": "", "a b": "", "b\u00fccher.example": "", "a/b": "", "a;b": "",
+		strings.Repeat("x", 64): "", strings.Repeat("x.", 126) + "y": strings.Repeat("x.", 126) + "y", strings.Repeat("x.", 126) + "yz": "",
+	} {
+		for _, transport := range []string{"tcp", "rdma"} {
+			if got := New(TID{Transport: transport, TrAddr: addr}).HostName(); got != want {
+				t.Errorf("%s %q: host name %q, want %q", transport, addr, got, want)
+			}
+		}
+		if got := New(TID{Transport: "loop", TrAddr: addr}).HostName(); got != "" {
+			t.Errorf("loop %q: host name %q", addr, got)
+		}
+	}
+}
+
+func TestValidateNamed(t *testing.T) {
+	good := New(TID{Transport: "tcp", TrAddr: "dc1.example.org", SubsysNQN: subsys, HostNQN: host})
+	for name, test := range map[string]struct {
+		edit func(*TID)
+		want string // part of the error; "" for none
+	}{
+		"name":            {func(*TID) {}, ""},
+		"address":         {func(t *TID) { t.TrAddr = "10.0.0.1" }, ""},
+		"no name":         {func(t *TID) { t.TrAddr = "10.0.0.256" }, "not a valid IP address"},
+		"name of nothing": {func(t *TID) { t.TrAddr = "a..b" }, "is not an IP address"},
+		"IPv4 source":     {func(t *TID) { t.HostTrAddr = "10.0.0.9" }, ""},
+		"IPv6 source":     {func(t *TID) { t.HostTrAddr = "fd00::9" }, ""},
+		"source name":     {func(t *TID) { t.HostTrAddr = "me" }, `host-traddr "me" is not an IP address`},
+		"port":            {func(t *TID) { t.TrSvcID = "0" }, "from 1 to 65535"},
+		"NQN":             {func(t *TID) { t.SubsysNQN = "" }, "no NQN"},
+		"fc":              {func(t *TID) { t.Transport, t.TrSvcID = "fc", "" }, ""}, // the kernel knows better
+	} {
+		id := good
+		test.edit(&id)
+		err := id.ValidateNamed()
+		if (test.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got error %v, want one with %q", name, err, test.want)
+		}
+	}
+	if at := good.At(netip.MustParseAddr("fe80::1%eth0")); at.TrAddr != "fe80::1%eth0" || at.TrSvcID != "8009" || at.Validate() != nil {
+		t.Errorf("at an address: %+v, %v", at, at.Validate())
 	}
 }

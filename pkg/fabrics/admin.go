@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -119,4 +120,20 @@ func (a *Admin) Identify() (nvme.IdentifyController, error) {
 		return nvme.IdentifyController{}, fmt.Errorf("identify controller %s: %w", a.file.Name(), err)
 	}
 	return nvme.DecodeIdentifyController(buf[:])
+}
+
+// Manage sends a Discovery Information Management command: it tells a
+// discovery controller something, or has it forget that. The controller gets
+// the time given, or the kernel's usual one with 0.
+func (a *Admin) Manage(info nvme.DiscoveryInformation, timeout time.Duration) error {
+	data, err := info.AppendBinary(nil)
+	if err != nil {
+		return err
+	}
+	cmd := info.Command()
+	err = a.Do(&AdminCmd{Opcode: cmd.Opcode, CDW10: cmd.CDW10, TimeoutMS: uint32(timeout.Milliseconds())}, data)
+	if err != nil {
+		return fmt.Errorf("%s: discovery information management (%s): %w", a.file.Name(), info.Task, err)
+	}
+	return nil
 }

@@ -161,6 +161,10 @@ func (s *Status) UnmarshalText(text []byte) (err error) {
 // SC returns the status code within its type.
 func (s Status) SC() uint8 { return uint8(s) }
 
+// PathRelated is the status code type of what happened on the way to the
+// controller, or was made up by the host.
+const PathRelated = 3
+
 // SCT returns the status code type.
 func (s Status) SCT() uint8 { return uint8(s>>8) & 7 }
 

@@ -42,6 +42,7 @@ type fake struct {
 	running map[Daemon]*instance
 	confDir string
 	states  map[Daemon]*memory
+	names   *stastest.HostNames
 }
 
 // instance is one run of a daemon.
@@ -57,6 +58,7 @@ func newFake(t *testing.T) *fake {
 		T: t, kernel: stastest.NewKernel(), bus: stastest.NewBus(),
 		running: make(map[Daemon]*instance),
 		confDir: t.TempDir(),
+		names:   stastest.NewHostNames(),
 	}
 	f.ForgetState()
 	t.Cleanup(func() {
@@ -111,6 +113,8 @@ func (f *fake) Exclude(text string) {
 	writeFile(f, f.exclusionList(), text)
 }
 
+func (f *fake) HostName(name string, addrs ...string) { f.names.Set(name, addrs...) }
+
 func (f *fake) bootTables() string { return filepath.Join(f.confDir, "tables") }
 
 func (f *fake) BootTable(table *nbft.Table) {
@@ -159,6 +163,7 @@ func (f *fake) start(d Daemon) {
 			const uuid = "36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2"
 			return hostid.Identity{NQN: "nqn.2014-08.org.nvmexpress:uuid:" + uuid, ID: uuid}, nil
 		},
+		Resolve:  f.names.Resolve,
 		Excluded: exclusions.New(f.exclusionList(), slog.New(slog.DiscardHandler)).Excludes,
 		Reload:   in.reload,
 		Log:      daemon.NewLogger(f.Output(), false, level).With("daemon", d),

@@ -117,6 +117,31 @@ func (g *Guest) DropIn(d Daemon, name, text string) {
 // Exclude implements [World].
 func (g *Guest) Exclude(text string) { g.Helper(); writeFile(g, exclusions.DefaultPath, text) }
 
+// hostsFile has the host names of a guest, which has no name server.
+const hostsFile = "/etc/hosts"
+
+// HostName implements [World].
+func (g *Guest) HostName(name string, addrs ...string) {
+	g.Helper()
+	text, err := os.ReadFile(hostsFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		g.Fatal(err)
+	}
+	var b strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if !slices.Contains(strings.Fields(line), name) {
+			b.WriteString(line)
+		}
+	}
+	for _, a := range addrs {
+		b.WriteString(a + " " + name + "\n")
+	}
+	writeFile(g, hostsFile, b.String())
+	if len(addrs) > 0 {
+		g.Cleanup(func() { g.HostName(name) })
+	}
+}
+
 // BootTable implements [World]. The firmware has the table that QEMU was given.
 func (g *Guest) BootTable(table *nbft.Table) {
 	g.Helper()

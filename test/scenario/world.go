@@ -55,6 +55,8 @@ type World interface {
 	DropIn(d Daemon, name, text string)
 	// Exclude writes the host's NVMe exclusion list.
 	Exclude(text string)
+	// HostName gives a host name its addresses; without any it is not known.
+	HostName(name string, addrs ...string)
 	// BootTable puts a boot table into the firmware of the host. A world whose
 	// firmware has another one, or none, skips the case.
 	BootTable(*nbft.Table)
