@@ -18,9 +18,11 @@ type Bus struct {
 	mu      sync.Mutex
 	staf    stasbus.LogPager
 	changes map[chan struct{}]bool
-	// Silent makes stafd not answer, as if it hung.
-	Silent bool
+	silent  bool
 }
+
+// answerLimit is how long an answer is waited for.
+const answerLimit = 10 * time.Second
 
 // NewBus returns an empty bus.
 func NewBus() *Bus { return &Bus{changes: make(map[chan struct{}]bool)} }
@@ -58,6 +60,27 @@ func (c *Connection) LogPagesChanged(tid.TID, string) { c.Bus.signal() }
 // DCRemoved implements [service.Bus].
 func (c *Connection) DCRemoved() { c.Bus.signal() }
 
+// Hang makes stafd not answer, as if it hung, or answer again.
+func (b *Bus) Hang(silent bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.silent = silent
+}
+
+// Restart ends the bus and starts it again: nobody is on it for a while.
+func (b *Bus) Restart() {
+	b.mu.Lock()
+	staf := b.staf
+	b.staf = nil
+	b.mu.Unlock()
+	b.signal()
+	time.Sleep(time.Second)
+	b.mu.Lock()
+	b.staf = staf
+	b.mu.Unlock()
+	b.signal()
+}
+
 func (b *Bus) signal() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -94,13 +117,17 @@ func (b *Bus) Follow(ctx context.Context, deliver func([]stac.Page)) {
 // ask asks stafd for all pages; nil if it does not answer.
 func (b *Bus) ask(ctx context.Context) []stac.Page {
 	b.mu.Lock()
-	staf, silent := b.staf, b.Silent
+	staf, silent := b.staf, b.silent
 	b.mu.Unlock()
-	if staf == nil || silent {
+	if staf == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
+	if silent {
+		<-ctx.Done()
+		return nil
+	}
 	told, err := staf.LogPages(ctx)
 	if err != nil {
 		return nil

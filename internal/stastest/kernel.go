@@ -64,12 +64,14 @@ type Kernel struct {
 	listeners map[*Events]bool
 	networks  map[chan struct{}]bool
 	owners    map[string]string // the host's registry
+	serial    uint64            // of the last controller
 	// Connects and Deletes count what the daemons asked for.
 	Connects, Deletes int
 }
 
 type ctrl struct {
 	nvmesysfs.Controller
+	serial         uint64
 	options        fabrics.Options
 	port           *port
 	reconnectDelay time.Duration
@@ -417,6 +419,25 @@ func (k *Kernel) Adjust(name string, _, now fabrics.Options) error {
 	return nil
 }
 
+// Serial tells a controller from a later one of the same name; 0 is none.
+func (k *Kernel) Serial(name string) uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if c := k.ctrls[name]; c != nil {
+		return c.serial
+	}
+	return 0
+}
+
+// Disconnect removes a controller as somebody else on the host does.
+func (k *Kernel) Disconnect(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if c := k.ctrls[name]; c != nil {
+		k.remove(c)
+	}
+}
+
 // Attr reads an attribute of sysfs that shows a parameter of the connection.
 func (k *Kernel) Attr(name, attribute string) (string, error) {
 	k.mu.Lock()
@@ -558,6 +579,8 @@ func (k *Kernel) create(o fabrics.Options) (*ctrl, error) {
 	}
 	c.setRetries()
 	c.SubsysNQN = "" // not before Identify
+	k.serial++
+	c.serial = k.serial
 	for n := 0; ; n++ {
 		c.Name = "nvme" + strconv.Itoa(n)
 		if k.ctrls[c.Name] == nil {

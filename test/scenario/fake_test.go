@@ -3,6 +3,8 @@ package scenario
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -33,6 +35,16 @@ func TestFake(t *testing.T) {
 	})
 }
 
+func TestFakeFaults(t *testing.T) {
+	RunFaults(t, func(t *testing.T, run func(World)) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake(t)
+			offer(f, portA, faultSubsystems)
+			run(f)
+		})
+	})
+}
+
 // fake is a [World] inside the test process. It belongs into a synctest
 // bubble, where time passes as soon as nobody has anything to do.
 type fake struct {
@@ -51,6 +63,7 @@ type instance struct {
 	done   chan error
 	reload chan struct{}
 	state  *memory
+	bus    *stastest.Connection
 }
 
 func newFake(t *testing.T) *fake {
@@ -60,7 +73,10 @@ func newFake(t *testing.T) *fake {
 		confDir: t.TempDir(),
 		names:   stastest.NewHostNames(),
 	}
-	f.ForgetState()
+	f.states = make(map[Daemon]*memory)
+	for _, d := range []Daemon{Stafd, Stacd} {
+		f.states[d] = &memory{file: service.StateFile{Path: filepath.Join(f.confDir, string(d)+".json")}}
+	}
 	t.Cleanup(func() {
 		for d := range f.running {
 			f.Stop(d)
@@ -74,6 +90,11 @@ func newFake(t *testing.T) *fake {
 
 func (f *fake) OpenPort(p Port)  { f.kernel.OpenPort(p.ID, p.Addr, strconv.Itoa(p.Svc)) }
 func (f *fake) ClosePort(p Port) { f.kernel.ClosePort(p.Addr, strconv.Itoa(p.Svc)) }
+
+func (f *fake) BlackHole(p Port) {
+	f.OpenPort(p)
+	f.kernel.Silence(p.Addr, strconv.Itoa(p.Svc), stastest.BlackHole)
+}
 
 func (f *fake) AddSubsystem(nqn string, ports ...Port) {
 	for _, p := range ports {
@@ -142,13 +163,16 @@ func (f *fake) Start(daemons ...Daemon) {
 func (f *fake) start(d Daemon) {
 	f.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	in := &instance{cancel: cancel, done: make(chan error, 1), reload: make(chan struct{}, 1), state: f.states[d]}
+	in := &instance{
+		cancel: cancel, done: make(chan error, 1), reload: make(chan struct{}, 1), state: f.states[d],
+		bus: &stastest.Connection{Bus: f.bus},
+	}
 	ready := &supervisor{ready: make(chan struct{}, 1)}
 	level := new(slog.LevelVar)
 	tables := boot.Source{Dir: f.bootTables()}
 	env := service.Env{
 		Kernel:     f.kernel,
-		Bus:        &stastest.Connection{Bus: f.bus},
+		Bus:        in.bus,
 		State:      in.state,
 		Supervisor: ready,
 		Config: func() (*conf.Config, error) {
@@ -211,9 +235,72 @@ func (f *fake) Kill(d Daemon) {
 	f.start(d)
 }
 
-func (f *fake) ForgetState() {
-	f.states = map[Daemon]*memory{Stafd: new(memory), Stacd: new(memory)}
+// Hang silences stafd on the bus; whatever else it does, goes on.
+func (f *fake) Hang(d Daemon) { f.hang(d, true) }
+func (f *fake) Wake(d Daemon) { f.hang(d, false) }
+
+func (f *fake) hang(d Daemon, silent bool) {
+	f.Helper()
+	if d != Stafd {
+		f.Fatalf("%s cannot hang here", d)
+	}
+	f.bus.Hang(silent)
 }
+
+func (f *fake) RestartBus() { f.bus.Restart() }
+
+func (f *fake) Answer(d Daemon) (time.Duration, error) {
+	began := time.Now()
+	in := f.running[d]
+	if in == nil {
+		return 0, fmt.Errorf("%s does not run", d)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_, err := in.bus.Backend.ProcessInfo(ctx)
+	return time.Since(began), err
+}
+
+func (f *fake) ForgetState() {
+	f.Helper()
+	for d := range f.states {
+		if err := os.Remove(f.states[d].file.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			f.Fatal(err)
+		}
+	}
+}
+
+func (f *fake) State(d Daemon) string {
+	f.Helper()
+	text, err := os.ReadFile(f.states[d].file.Path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	return string(text)
+}
+
+func (f *fake) SetState(d Daemon, text string) {
+	f.Helper()
+	writeFile(f, f.states[d].file.Path, text)
+}
+
+func (f *fake) Fresh() {
+	f.Helper()
+	for d := range f.running {
+		f.Stop(d)
+	}
+	for _, c := range f.kernel.Controllers() {
+		f.kernel.Disconnect(c.Name)
+	}
+	f.ForgetState()
+	for _, d := range []Daemon{Stafd, Stacd} {
+		f.Configure(d, "")
+	}
+}
+
+func (f *fake) Serial(controller string) uint64 { return f.kernel.Serial(controller) }
+
+func (f *fake) Disconnect(controller string) { f.kernel.Disconnect(controller) }
 
 func (f *fake) Controllers() []nvmesysfs.Controller { return f.kernel.Controllers() }
 
@@ -244,21 +331,14 @@ func (s *supervisor) Stopping()  {}
 
 func (s *supervisor) Watchdog(context.Context, func(context.Context) error) error { return nil }
 
-// memory is a state file.
+// memory is a state file as one run of a daemon has it.
 type memory struct {
 	mu     sync.Mutex
-	data   json.RawMessage
+	file   service.StateFile
 	frozen bool
 }
 
-func (m *memory) Load(state any) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.data == nil {
-		return fs.ErrNotExist
-	}
-	return json.Unmarshal(m.data, state)
-}
+func (m *memory) Load(state any) error { return m.file.Load(state) }
 
 func (m *memory) Save(state json.RawMessage) error {
 	m.mu.Lock()
@@ -266,14 +346,14 @@ func (m *memory) Save(state json.RawMessage) error {
 	if m.frozen {
 		return io.ErrClosedPipe
 	}
-	m.data = state
-	return nil
+	return m.file.Save(state)
 }
 
-// freeze makes the file unwritable for who has it, and returns a copy.
+// freeze makes the file unwritable for who has it, and returns it for the next
+// run.
 func (m *memory) freeze() *memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.frozen = true
-	return &memory{data: m.data}
+	return &memory{file: m.file}
 }

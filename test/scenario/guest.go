@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,13 +68,30 @@ func NewGuest(t testing.TB) *Guest {
 	g.clean()
 	g.cursor = g.journalCursor()
 	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("controllers at the end:\n%s", g.describeControllers())
-			t.Logf("journal of the case:\n%s", g.Journal())
-		}
+		g.tellFailure()
 		g.clean()
 	})
 	return g
+}
+
+// within lends the guest, with its target, to a part of the test.
+func (g *Guest) within(t testing.TB) *Guest {
+	t.Helper()
+	part := &Guest{TB: t, target: g.target, sysfs: g.sysfs, cursor: g.journalCursor()}
+	g.target.TB = t
+	t.Cleanup(func() {
+		g.target.TB = g.TB
+		part.tellFailure()
+	})
+	return part
+}
+
+// tellFailure shows what there is to see after a failure.
+func (g *Guest) tellFailure() {
+	if g.Failed() {
+		g.Logf("controllers at the end:\n%s", g.describeControllers())
+		g.Logf("journal of the case:\n%s", g.Journal())
+	}
 }
 
 // OpenPort implements [World].
@@ -81,6 +99,9 @@ func (g *Guest) OpenPort(p Port) { g.Helper(); g.target.openPort(p) }
 
 // ClosePort implements [World].
 func (g *Guest) ClosePort(p Port) { g.Helper(); g.target.closePort(p) }
+
+// BlackHole implements [World].
+func (g *Guest) BlackHole(p Port) { g.Helper(); g.target.blackHole(p) }
 
 // AddSubsystem implements [World].
 func (g *Guest) AddSubsystem(nqn string, ports ...Port) {
@@ -190,6 +211,41 @@ func (g *Guest) Kill(d Daemon) {
 	}
 }
 
+// Hang implements [World].
+func (g *Guest) Hang(d Daemon) { g.Helper(); run(g, "systemctl", "kill", "--signal=STOP", string(d)) }
+
+// Wake implements [World].
+func (g *Guest) Wake(d Daemon) { g.Helper(); run(g, "systemctl", "kill", "--signal=CONT", string(d)) }
+
+// RestartBus implements [World]. To restart the unit is not enough: that of
+// some releases lets the process run on. Its socket starts another one.
+func (g *Guest) RestartBus() {
+	g.Helper()
+	const bus Daemon = "dbus"
+	before := g.MainPID(bus)
+	run(g, "systemctl", "kill", "--signal=KILL", string(bus))
+	eventually(g, soon, "the bus is back", func() string {
+		_ = exec.Command("busctl", "--system", "list").Run() // somebody has to call
+		if pid := g.MainPID(bus); pid == 0 || pid == before {
+			return fmt.Sprintf("its process is %d, and was %d", pid, before)
+		}
+		return ""
+	})
+}
+
+// tools are the programs that ask the daemons.
+var tools = map[Daemon]string{Stafd: "stafctl", Stacd: "stacctl"}
+
+// Answer implements [World].
+func (g *Guest) Answer(d Daemon) (time.Duration, error) {
+	began := time.Now()
+	out, err := exec.Command(tools[d], "status").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s status: %w: %s", tools[d], err, bytes.TrimSpace(out))
+	}
+	return time.Since(began), err
+}
+
 // MainPID returns the process of a daemon, 0 when it does not run.
 func (g *Guest) MainPID(d Daemon) int {
 	g.Helper()
@@ -210,6 +266,21 @@ func (g *Guest) ForgetState() {
 		}
 	}
 }
+
+func stateFile(d Daemon) string { return filepath.Join("/run", string(d), "state.json") }
+
+// State implements [World].
+func (g *Guest) State(d Daemon) string {
+	g.Helper()
+	text, err := os.ReadFile(stateFile(d))
+	if err != nil {
+		g.Fatal(err)
+	}
+	return string(text)
+}
+
+// SetState implements [World].
+func (g *Guest) SetState(d Daemon, text string) { g.Helper(); writeFile(g, stateFile(d), text) }
 
 // Controllers implements [World].
 func (g *Guest) Controllers() []nvmesysfs.Controller {
@@ -232,6 +303,24 @@ func (g *Guest) Controllers() []nvmesysfs.Controller {
 		}
 	}
 	return controllers
+}
+
+// Serial implements [World]: the inode of its directory, which sysfs does not
+// use again.
+func (g *Guest) Serial(controller string) uint64 {
+	g.Helper()
+	var st syscall.Stat_t
+	err := syscall.Stat("/sys/class/nvme/"+controller, &st)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		g.Fatal(err)
+	}
+	return st.Ino
+}
+
+// Disconnect implements [World].
+func (g *Guest) Disconnect(controller string) {
+	g.Helper()
+	run(g, "nvme", "disconnect", "--device="+controller)
 }
 
 // Attribute implements [World].
@@ -365,9 +454,15 @@ func (g *Guest) systemctl(verb string, daemons []Daemon) {
 // clean brings the guest into the state in which a case begins.
 func (g *Guest) clean() {
 	g.Helper()
+	g.Fresh()
+	g.target.remove()
+}
+
+// Fresh implements [World].
+func (g *Guest) Fresh() {
+	g.Helper()
 	g.endDaemons()
 	g.deleteControllers()
-	g.target.remove()
 	g.ForgetState()
 	if err := os.MkdirAll(configDir, 0o755); err != nil {
 		g.Fatal(err)

@@ -36,6 +36,8 @@ var labCases = []struct {
 	{"Multipath", labMultipath},
 	{"Daemons", labDaemons},
 	{"DaemonsAndBrokenLogs", labBrokenLogs},
+	{"DaemonsAndOutage", labOutage},
+	{"DaemonsRefusedForAMoment", labRefusedForAMoment},
 	{"Program", labProgram},
 	{"Announced", labAnnounced},
 	{"ConnectFaults", labConnectFaults},

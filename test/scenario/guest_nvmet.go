@@ -22,15 +22,17 @@ const (
 	placeholder   = "nqn.2014-08.org.example:placeholder"
 )
 
-// firewallRules refuses connections to the members of its sets, as a host does
-// on which nothing listens.
+// firewallRules refuses connections to the members of two sets, as a host does
+// on which nothing listens, and swallows what comes for those of a third.
 const firewallRules = `table inet stas_target {
 	set closed4 { type ipv4_addr . inet_service; }
 	set closed6 { type ipv6_addr . inet_service; }
+	set hole4 { type ipv4_addr . inet_service; }
 	chain input {
 		type filter hook input priority filter;
 		ip daddr . tcp dport @closed4 reject with tcp reset
 		ip6 daddr . tcp dport @closed6 reject with tcp reset
+		ip daddr . tcp dport @hole4 drop
 	}
 }
 `
@@ -39,6 +41,7 @@ const firewallRules = `table inet stas_target {
 type nvmet struct {
 	testing.TB
 	closed map[Port]bool
+	walled bool     // there are firewallRules
 	added  []string // addresses the loopback interface did not have
 }
 
@@ -91,16 +94,30 @@ func (n *nvmet) closePort(p Port) {
 	if !exists(portDir(p)) {
 		n.Fatalf("port %d cannot be closed, it was never opened", p.ID)
 	}
-	if len(n.closed) == 0 {
-		n.removeFirewall()
-		n.firewall(firewallRules)
-	}
+	n.wall()
 	n.firewall("add element inet stas_target " + closedElement(p))
 	n.closed[p] = true
 	address := netip.AddrPortFrom(netip.MustParseAddr(p.Addr), uint16(p.Svc)).String()
 	// Both ends of a connection are on this host.
 	run(n, "ss", "--kill", "--no-header", "--tcp", "state", "connected", "src", address)
 	run(n, "ss", "--kill", "--no-header", "--tcp", "state", "connected", "dst", address)
+}
+
+// blackHole drops what is sent to a port.
+func (n *nvmet) blackHole(p Port) {
+	n.Helper()
+	n.wall()
+	n.firewall(fmt.Sprintf("add element inet stas_target hole4 { %s . %d }", p.Addr, p.Svc))
+}
+
+// wall makes sure of the rules.
+func (n *nvmet) wall() {
+	n.Helper()
+	if !n.walled {
+		n.removeFirewall()
+		n.firewall(firewallRules)
+		n.walled = true
+	}
 }
 
 // closedElement names a port as a member of the firewall's sets.
@@ -118,6 +135,7 @@ func (n *nvmet) firewall(script string) { n.Helper(); run(n, "nft", script) }
 func (n *nvmet) removeFirewall() {
 	n.Helper()
 	n.firewall("add table inet stas_target; delete table inet stas_target")
+	n.walled = false
 }
 
 // addSubsystem creates a subsystem unless it exists, and offers it.

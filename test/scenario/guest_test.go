@@ -24,6 +24,16 @@ func TestGuest(t *testing.T) {
 	RunAll(t, slices.Concat(Cases, GuestCases), func(t *testing.T, run func(World)) { run(NewGuest(t)) })
 }
 
+// TestGuestFaults has the faults befall one host, whose target stays the same.
+func TestGuestFaults(t *testing.T) {
+	if !InGuest() {
+		t.Skip("go run ./test/vm test runs this in a guest")
+	}
+	g := NewGuest(t)
+	offer(g, portA, faultSubsystems)
+	RunFaults(t, func(t *testing.T, run func(World)) { run(g.within(t)) })
+}
+
 // TestGuestTarget shows that the target half of the guest does what World says
 // it does, with nvme-cli in the place of the daemons.
 func TestGuestTarget(t *testing.T) {

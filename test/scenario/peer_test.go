@@ -486,6 +486,9 @@ func TestPeerMixed(t *testing.T) {
 	}
 }
 
+// peerMemory is what nvme-stas leaves in /run: a pickle, of no use to others.
+const peerMemory = "last-known-config.pickle"
+
 // TestPeerReplaced installs one in the place of the other, with the same
 // configuration, while the storage is used.
 func TestPeerReplaced(t *testing.T) {
@@ -502,10 +505,21 @@ func TestPeerReplaced(t *testing.T) {
 			want := []string{nqn(0), nqn(1), nqn(3)}
 			peerUp(g, c.first, []Port{portA, portB}, want...)
 			before := instances(g)
+			controllers := (&victim{World: g}).controllers()
 			verified := fio(g, g.BlockDevice(nqn(1)))
 			g.Stop(c.first.stafd, c.first.stacd)
+			if c.first == theirs {
+				for _, dir := range stateDirs {
+					if file := filepath.Join(dir, peerMemory); !exists(file) {
+						t.Errorf("nvme-stas has left no %s", file)
+					}
+				}
+			}
 			g.Start(c.new.stafd, c.new.stacd)
 			throughout(g, 10*time.Second, c.new.name+" was started", instancesAre(g, before))
+			if now := (&victim{World: g}).controllers(); !maps.Equal(now, controllers) {
+				t.Errorf("the controllers are %v, were %v", now, controllers)
+			}
 			verified()
 			eventually(g, soon, c.new.name+" has taken over", dcsAre(g, portA, portB))
 			g.RemoveSubsystem(nqn(1), portA)

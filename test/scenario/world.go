@@ -39,6 +39,8 @@ type World interface {
 	// ClosePort stops the listener and breaks established connections, as if
 	// the target had died. What the port offers does not change: no AEN.
 	ClosePort(Port)
+	// BlackHole has a port that was never opened swallow whatever is sent to it.
+	BlackHole(Port)
 	// AddSubsystem creates a subsystem with one namespace, visible to any host,
 	// and offers it through the ports; an existing one is only offered. The
 	// discovery controllers of those ports send an AEN.
@@ -69,11 +71,29 @@ type World interface {
 	// Kill ends a daemon as SIGKILL does; its supervisor starts it again.
 	Kill(Daemon)
 
+	// Hang stops a daemon as SIGSTOP does, until Wake.
+	Hang(Daemon)
+	Wake(Daemon)
+	// RestartBus ends the message bus, by force, and starts it again.
+	RestartBus()
+	// Answer asks a daemon how it is, and tells how long that took.
+	Answer(Daemon) (time.Duration, error)
+
 	// ForgetState removes the state files of the daemons, which do not run.
 	ForgetState()
+	// State is the text of a daemon's state file, and SetState replaces it.
+	State(Daemon) string
+	SetState(d Daemon, text string)
+	// Fresh brings the host, but not the target, into the state in which a case
+	// begins.
+	Fresh()
 
 	// Controllers lists what sysfs shows, NVMe-oF controllers only.
 	Controllers() []nvmesysfs.Controller
+	// Serial tells a controller from a later one of the same name.
+	Serial(controller string) uint64
+	// Disconnect removes a controller as an operator does, by nvme-cli.
+	Disconnect(controller string)
 	// Attribute reads an attribute of a controller from sysfs.
 	Attribute(controller, attribute string) string
 
