@@ -146,7 +146,7 @@ func seenAnswers(s seen) string {
 
 // seenState is why it is connected, or is not.
 func seenState(s seen) string {
-	text := ""
+	var text string
 	switch {
 	case s.Wrong != "":
 		text = "of no use: " + s.Wrong
