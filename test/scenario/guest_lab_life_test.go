@@ -56,9 +56,9 @@ func labOutage(g *Guest) {
 	}
 	g.Sleep(outage - g.Now().Sub(died))
 	back := g.Now()
-	eventually(g, soon, "the target is back", stateIs(g, only, nvmesysfs.Live))
+	eventually(g, atOnceLimit, "the target is back", stateIs(g, only, nvmesysfs.Live))
 	g.Logf("the only path was back after %v", g.Now().Sub(back).Round(100*time.Millisecond))
-	eventually(g, soon, "the target is back", all)
+	eventually(g, atOnceLimit, "the target is back", all)
 	g.Logf("all paths were back after %v", g.Now().Sub(back).Round(100*time.Millisecond))
 	waited()
 	twoPaths()
