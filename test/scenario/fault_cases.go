@@ -175,7 +175,7 @@ func RunFaults(t *testing.T, world func(t *testing.T, run func(World))) {
 			world(t, func(w World) { fmt.Fprintln(table, strike(w, f)) })
 		})
 	}
-	table.Flush()
+	_ = table.Flush() // to the test's output
 }
 
 func stafdHangs(v *victim) {
@@ -223,7 +223,7 @@ func damages(text string) map[string]string {
 		"zeroes":        strings.Repeat("\x00", 4096),
 		"newer version": strings.Replace(text, `"version":1`, `"version":1000`, 1),
 		"another type":  `{"version":1,"state":[1,"2"]}`,
-		"a pickle":      "\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x0fcontroller_list\x94]\x94s.",
+		"pickle":        "\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x0fcontroller_list\x94]\x94s.",
 	}
 }
 

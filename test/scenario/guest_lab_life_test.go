@@ -89,7 +89,7 @@ func labRefusedForAMoment(g *Guest) {
 		}
 		return ""
 	})
-	if left := len(g.Controllers()); left > 0 && kernelSince(g, 6, 9) {
+	if left := len(g.Controllers()); left > 0 && obeysDNR(g) {
 		g.Errorf("%d controllers are left of those that are not to be connected again:\n%s", left, g.describeControllers())
 	}
 	end()
