@@ -21,6 +21,10 @@ import (
 type Decision struct {
 	Wanted []Wish // in the order in which they are tried
 	Gone   []Gone
+	// Held says whether an operator has a controller left alone, Guard why a
+	// device would not be deleted now. It may block. Nil, both, for never.
+	Held  func(tid.TID) bool
+	Guard func(reconcile.Op[fabrics.Options]) error
 }
 
 // Wish is a controller that is wanted.
@@ -59,7 +63,11 @@ func (s *Service) Plan(ctx context.Context, text string) (stasbus.Plan, error) {
 		p.Refused = err.Error()
 		return p, nil
 	}
-	var delete []reconcile.Op[fabrics.Options] // of the last steps, in this order
+	var (
+		deletes []reconcile.Op[fabrics.Options]
+		at      []int // their steps
+		guard   func(reconcile.Op[fabrics.Options]) error
+	)
 	err = s.loop.Do(ctx, func() {
 		names := s.names.copy()
 		cfg := names.resolve(in.Config, in.Identity)
@@ -83,21 +91,31 @@ func (s *Service) Plan(ctx context.Context, text string) (stasbus.Plan, error) {
 			}
 			step, op := s.planGone(g)
 			if op != nil {
-				delete = append(delete, *op)
+				deletes, at = append(deletes, *op), append(at, len(p.Steps))
 			}
 			p.Steps = append(p.Steps, step)
 		}
+		for i := range p.Steps {
+			if step := &p.Steps[i]; d.Held != nil && (step.Action == stasbus.PlanConnect || step.Action == stasbus.PlanDisconnect) && d.Held(tid.TID(step.ID)) {
+				step.Action, step.Why = stasbus.PlanHold, step.Why+"; but an operator holds it"
+			}
+		}
+		guard = d.Guard
 	})
 	if err != nil {
 		return stasbus.Plan{}, err // the loop may still be about to write to p
 	}
-	for _, op := range delete {
-		for i := range p.Steps {
-			if step := &p.Steps[i]; tid.TID(step.ID) == op.TID && step.Action == stasbus.PlanDisconnect {
-				if err := s.owned(op.Device); err != nil {
-					step.Action, step.Why = stasbus.PlanKeep, step.Why+"; "+err.Error()
-				}
-			}
+	for i, op := range deletes {
+		step := &p.Steps[at[i]]
+		if step.Action != stasbus.PlanDisconnect {
+			continue
+		}
+		err := s.owned(op.Device)
+		if err == nil && guard != nil {
+			err = guard(op)
+		}
+		if err != nil {
+			step.Action, step.Why = stasbus.PlanKeep, step.Why+"; but "+err.Error()
 		}
 	}
 	return p, nil

@@ -30,6 +30,7 @@ const (
 	PlanKeep       = "keep"       // not wanted any more, or in doubt; the connection stays
 	PlanForget     = "forget"     // not wanted any more, and not connected
 	PlanAdjust     = "adjust"     // parameters change, at once as far as that is possible
+	PlanHold       = "hold"       // an operator has it left alone
 	PlanRefuse     = "refuse"     // listed, but not connected
 )
 

@@ -4,6 +4,7 @@ package scenario
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/exclusions"
+	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/pkg/nbft"
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
@@ -250,6 +252,22 @@ func (g *Guest) Answer(d Daemon) (time.Duration, error) {
 		err = fmt.Errorf("%s status: %w: %s", tools[d], err, bytes.TrimSpace(out))
 	}
 	return time.Since(began), err
+}
+
+// Plan implements [World].
+func (g *Guest) Plan(d Daemon, text string) (p stasbus.Plan) {
+	g.Helper()
+	args := []string{"plan", "-o", "json"}
+	if text != "" {
+		file := filepath.Join(g.TempDir(), "candidate.conf")
+		writeFile(g, file, text)
+		args = append(args, "-f", file)
+	}
+	out := run(g, tools[d], args...)
+	if err := json.Unmarshal([]byte(out), &p); err != nil {
+		g.Fatalf("%s plan: %v\n%s", tools[d], err, out)
+	}
+	return p
 }
 
 // MainPID returns the process of a daemon, 0 when it does not run.
