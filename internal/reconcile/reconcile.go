@@ -235,7 +235,8 @@ type ctrl[P any] struct {
 	queued  OpKind
 	wake    time.Time // when it is looked at again, zero if it need not be
 	since   time.Time // when the device was taken up
-	kicked  time.Time
+	short   int       // connections in a row that did not last
+	kicked  time.Time // when it was, or will be, made due for evidence
 
 	conn   trial // connecting, or when not wanted, disconnecting
 	adjust trial
@@ -502,8 +503,10 @@ func (d *device[P]) downFor(now time.Time) time.Duration {
 // it was connected waits longer and longer.
 func (e *Engine[P]) lost(c *ctrl[P], now time.Time) {
 	if now.Sub(c.since) >= lasting {
-		c.conn = trial{}
+		c.short = 0
 	}
+	c.conn = trial{row: c.short, first: now}
+	c.short++
 	e.pause(&c.conn, Try{Kind: Connect, TID: c.tid, Err: ErrLost, Missing: c.target.missing + 1}, now)
 }
 
@@ -788,9 +791,7 @@ func (e *Engine[P]) start(c *ctrl[P], kind OpKind, now time.Time) (op Op[P], ok 
 func (e *Engine[P]) attach(c *ctrl[P], name string, how EventKind, now time.Time) {
 	e.detach(c)
 	c.device, c.since = name, now
-	// How often connections were lost is forgotten when this one has lasted.
-	c.conn = trial{row: c.conn.row, first: c.conn.first}
-	c.adjust, c.work = trial{}, trial{}
+	c.conn, c.adjust, c.work = trial{}, trial{}, trial{}
 	c.workDue = e.cfg.Work
 	d := e.devices[name]
 	if !d.told {
