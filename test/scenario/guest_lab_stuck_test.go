@@ -18,12 +18,12 @@ import (
 // How long a daemon may take to stop, and to start on a guest that is busy.
 const (
 	toStop  = 5 * time.Second
-	toStart = 15 * time.Second
+	toStart = 20 * time.Second
 )
 
 // hang is how long the kernel waits for the answer to an admin command in the
 // cases about what hangs: longer than all that happens meanwhile.
-const hang = 25 * time.Second
+const hang = 40 * time.Second
 
 // timely does something that has to be over soon, and logs how long it took.
 func timely(g *Guest, limit time.Duration, what string, do func()) {
@@ -95,7 +95,9 @@ func labStuck(g *Guest) {
 			{NQN: nqn(1), Listeners: []string{labName(portA)}},
 		},
 	})
-	up(g, []Port{portA}, nqns(2)...)
+	g.Configure(Stafd, stafdConf(portA))
+	g.Start(Stafd, Stacd)
+	eventually(g, 3*soon, "storage", liveIs(g, nqns(2)...))
 	before := instances(g)
 	storage := func(what string) {
 		g.Helper()
