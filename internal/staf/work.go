@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/reconcile"
+	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/tid"
 	"github.com/nvme-stas/stas/pkg/fabrics"
@@ -257,8 +257,9 @@ func (d *Daemon) Event(ev reconcile.Event) {
 	case reconcile.ConnectFailed:
 		// A controller that keeps no connection for good refuses one with keep
 		// alive (Connect Invalid Parameters), of which the kernel tells no more
-		// than EIO. So every other attempt goes without, unless it is known to.
-		if errors.Is(ev.Err, syscall.EIO) && !c.explicit {
+		// than EIO. So every other attempt goes without in the end, unless it is
+		// known to keep them.
+		if ev.Attempt > 1 && service.Rejected(ev.Err) && !c.explicit {
 			c.katoless = !c.katoless
 			d.soon(func() {
 				if d.dcs[ev.TID] == c && c.options != nil {
