@@ -331,6 +331,10 @@ func (k *Kernel) reconnect(c *ctrl, stop <-chan struct{}) {
 		case <-time.After(delay):
 		}
 		k.mu.Lock()
+		if k.ctrls[c.Name] != c { // removed in this moment
+			k.mu.Unlock()
+			return
+		}
 		if c.port.open && c.port.silence == Answers && c.State == nvmesysfs.Connecting {
 			if c.Kind == nvmesysfs.IO && !c.port.subsystems[c.SubsysNQN] {
 				// Connect Invalid Parameters with DNR: no second attempt.
