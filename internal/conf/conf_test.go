@@ -142,7 +142,6 @@ func TestOptions(t *testing.T) {
 		{name: "persistent-connections as it is", text: "[Discovery controller connection management]\npersistent-connections=true"},
 		{
 			name: "persistent-connections", text: "[Discovery controller connection management]\npersistent-connections=false", want: func(c *Config) { c.PersistentConns = false },
-			issues: []string{`f:2: "persistent-connections = false": accepted, has no effect in this version`},
 		},
 		{
 			name: "persistent-connections, old place", text: "[Global]\npersistent-connections=true",
@@ -180,7 +179,7 @@ func TestOptions(t *testing.T) {
 
 		// Not built yet.
 		{name: "pleo as it is", text: "[Global]\npleo=Disabled", want: func(c *Config) { c.PLEO = false }},
-		{name: "pleo", text: "[Global]\npleo=enabled", issues: []string{`f:2: "pleo = enabled": accepted, has no effect in this version`}},
+		{name: "pleo", text: "[Global]\npleo=enabled"},
 		{
 			name: "zeroconf-connections-persistence wrong", text: "[Discovery controller connection management]\nzeroconf-connections-persistence=2 weeks",
 			issues: []string{`f:2: "zeroconf-connections-persistence = 2 weeks": not a time span; allowed: a time such as "72hours", "3 days 5 hours", "1:30:00" or seconds; 0: none, -1: for ever; using 72hours`},

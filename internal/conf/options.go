@@ -82,8 +82,7 @@ var options = []option{
 	},
 	{
 		section: global, name: "pleo", stafd: "enabled", stacd: unknown, allowed: enabledDisabled,
-		assign:  onOff(func(c *Config) *bool { return &c.PLEO }),
-		unbuilt: func(c *Config) bool { return c.PLEO },
+		assign: onOff(func(c *Config) *bool { return &c.PLEO }),
 	},
 	{
 		section: discovery, name: "zeroconf", stafd: "enabled", stacd: unknown, allowed: enabledDisabled,
@@ -96,8 +95,7 @@ var options = []option{
 	},
 	{
 		section: dcManagement, name: "persistent-connections", stafd: "true", stacd: unknown, allowed: trueFalse,
-		assign:  boolean(func(c *Config) *bool { return &c.PersistentConns }),
-		unbuilt: func(c *Config) bool { return !c.PersistentConns },
+		assign: boolean(func(c *Config) *bool { return &c.PersistentConns }),
 	},
 	{
 		section: dcManagement, name: "zeroconf-connections-persistence", stafd: "72hours", stacd: unknown,

@@ -342,6 +342,10 @@ func (k *Kernel) reconnect(c *ctrl, stop <-chan struct{}) {
 		case <-time.After(delay):
 		}
 		k.mu.Lock()
+		if k.ctrls[c.Name] != c { // removed in this moment
+			k.mu.Unlock()
+			return
+		}
 		if c.port.open && c.port.silence == Answers && c.State == nvmesysfs.Connecting {
 			if c.Kind == nvmesysfs.IO && !c.port.subsystems[c.SubsysNQN] {
 				// Connect Invalid Parameters with DNR: no second attempt.
@@ -467,14 +471,17 @@ func (k *Kernel) Attr(name, attribute string) (string, error) {
 		return "", fmt.Errorf("%s: %w", name, fs.ErrNotExist)
 	}
 	number := func(p *int, def string) string {
-		if p == nil || *p < 0 {
+		switch {
+		case p == nil:
 			return def
+		case *p < 0:
+			return "off"
 		}
 		return strconv.Itoa(*p)
 	}
 	values := map[string]string{
 		"hostnqn": c.HostNQN, "hostid": c.HostID,
-		"ctrl_loss_tmo":    number(c.options.CtrlLossTMO, "off"),
+		"ctrl_loss_tmo":    number(c.options.CtrlLossTMO, strconv.Itoa(defaultCtrlLossTMO)),
 		"reconnect_delay":  number(c.options.ReconnectDelay, strconv.Itoa(defaultReconnectDelay)),
 		"fast_io_fail_tmo": number(c.options.FastIOFailTMO, "off"),
 		"kato":             number(c.options.KeepAliveTMO, map[bool]string{true: "0", false: "5"}[c.Kind == nvmesysfs.Discovery]),

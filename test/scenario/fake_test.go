@@ -292,6 +292,15 @@ func (f *fake) Answer(d Daemon) (time.Duration, error) {
 	return time.Since(began), err
 }
 
+func (f *fake) Report(d Daemon) stasbus.Report {
+	f.Helper()
+	r, err := f.running[d].bus.Backend.(stasbus.Reporter).Report(context.Background())
+	if err != nil {
+		f.Fatal(err)
+	}
+	return r
+}
+
 func (f *fake) ForgetState(daemons ...Daemon) {
 	f.Helper()
 	for d := range f.states {

@@ -270,6 +270,15 @@ func (g *Guest) Plan(d Daemon, text string) (p stasbus.Plan) {
 	return p
 }
 
+// Report implements [World].
+func (g *Guest) Report(d Daemon) (r stasbus.Report) {
+	g.Helper()
+	if err := json.Unmarshal([]byte(run(g, tools[d], "status", "--output", "json")), &r); err != nil {
+		g.Fatal(err)
+	}
+	return r
+}
+
 // MainPID returns the process of a daemon, 0 when it does not run.
 func (g *Guest) MainPID(d Daemon) int {
 	g.Helper()

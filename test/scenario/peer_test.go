@@ -368,10 +368,6 @@ var differences = []difference{
 		explanation: "stafd does not browse yet",
 	},
 	{
-		key: regexp.MustCompile(`/get supported log page operation$`), stas: regexp.MustCompile(`^absent$`),
-		explanation: "stafd has no such operation",
-	},
-	{
 		key:  regexp.MustCompile(`/connect attempts$`),
 		peer: regexp.MustCompile(` [1-9]\d*$`), stas: regexp.MustCompile(` [1-9]\d*$`),
 		explanation: "how often depends on when, and STAS tries more often at first",

@@ -23,11 +23,11 @@ func steps(p stasbus.Plan) string {
 		if !strings.HasSuffix(s.SubsysNQN, ".discovery") {
 			what = s.SubsysNQN[strings.LastIndex(s.SubsysNQN, ":")+1:]
 		}
-		text := s.Action + " " + what
+		words := []string{s.Action, what}
 		for _, c := range s.Changes {
-			text += fmt.Sprintf(" %s:%s:%s:%v", c.Parameter, c.Was, c.Becomes, c.AtOnce)
+			words = append(words, fmt.Sprintf("%s:%s:%s:%v", c.Parameter, c.Was, c.Becomes, c.AtOnce))
 		}
-		all = append(all, text)
+		all = append(all, strings.Join(words, " "))
 	}
 	slices.Sort(all)
 	return strings.Join(all, ", ")

@@ -86,6 +86,8 @@ type World interface {
 	RestartBus()
 	// Answer asks a daemon how it is, and tells how long that took.
 	Answer(Daemon) (time.Duration, error)
+	// Report is what a daemon tells of itself and its controllers.
+	Report(Daemon) stasbus.Report
 
 	// ForgetState removes the state files of daemons, which do not run; of all
 	// if none is named.
