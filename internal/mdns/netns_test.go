@@ -237,7 +237,7 @@ func (p *peer) listen(name string) {
 			return err
 		}
 		for network, group := range map[string]*net.UDPAddr{
-			"udp4": {IP: group4.AsSlice(), Port: port}, "udp6": {IP: group6.AsSlice(), Port: port, Zone: name},
+			"udp4": {IP: group4.AsSlice(), Port: Port}, "udp6": {IP: group6.AsSlice(), Port: Port, Zone: name},
 		} {
 			conn, err := net.ListenMulticastUDP(network, i, group)
 			if err != nil {
