@@ -120,7 +120,7 @@ terminal, and nothing is asked for, it is what nvme-stas 2.x prints.`,
 	complete(root, "output", func() []string { return formats })
 	root.AddCommand(t.ls(), t.status(), t.explain(), t.trace("tron", true), t.trace("troff", false))
 	if t.discovery {
-		root.AddCommand(t.dlp(), t.adlp())
+		root.AddCommand(t.dlp(), t.adlp(), t.browse())
 	}
 	for _, cmd := range root.Commands() {
 		cmd.Version = root.Version // "--version ls" is about the version

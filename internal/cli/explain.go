@@ -258,6 +258,12 @@ func (t *tool) explainController(r stasbus.Report, c *stasbus.Controller) explan
 		}
 	}
 	for _, o := range c.Origins {
+		if !o.Until.IsZero() {
+			say("It is not announced any more and does not answer. If that goes on, it is forgotten on %s (zeroconf-connections-persistence).",
+				o.Until.Local().Format(time.DateTime))
+		}
+	}
+	for _, o := range c.Origins {
 		if o.NotConnected {
 			say("The entry says that the central discovery controller has no connection to the subsystem, so the attempt may be in vain.")
 			break
@@ -383,6 +389,10 @@ func wishes(origins []stasbus.Origin) string {
 			words = append(words, "a discovery controller lists it")
 		case o.Kind == stasbus.NBFT && o.Place != "":
 			words = append(words, "the boot table "+o.Place+" of the firmware names it")
+		case o.Kind == stasbus.Discovered && o.Place != "":
+			words = append(words, "it is announced by mDNS as "+o.Place)
+		case o.Kind == stasbus.Discovered:
+			words = append(words, "it was found by mDNS")
 		case o.Kind == stasbus.Configured && o.Place != "":
 			words = append(words, o.Place+" asks for it")
 		case o.Kind == stasbus.Configured:

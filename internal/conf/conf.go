@@ -45,6 +45,7 @@ type Config struct {
 	ConnectRetryMax time.Duration
 
 	Zeroconf             bool          // stafd
+	MDNS                 MDNS          // stafd
 	PersistentConns      bool          // stafd
 	ZeroconfPersistence  time.Duration // stafd; negative: forever
 	DisconnectScope      DisconnectScope
@@ -109,6 +110,16 @@ func (f IPFamily) Allows(addr netip.Addr) bool {
 	}
 	return f.IPv6
 }
+
+// MDNS says by what discovery controllers are browsed for.
+type MDNS string
+
+// The ways to browse.
+const (
+	MDNSAuto     MDNS = "auto"     // by Avahi while it is there, else by the daemon itself
+	MDNSAvahi    MDNS = "avahi"    // by Avahi only
+	MDNSEmbedded MDNS = "embedded" // by the daemon itself
+)
 
 // DisconnectScope says which connections stacd may remove.
 type DisconnectScope string

@@ -42,7 +42,7 @@ func TestDefaults(t *testing.T) {
 		{
 			Daemon:   Stafd,
 			Params:   Params{KATO: new(30), CtrlLossTMO: new(600)},
-			IPFamily: families, ConnectRetryMax: time.Minute, PLEO: true, Zeroconf: true, PersistentConns: true,
+			IPFamily: families, ConnectRetryMax: time.Minute, PLEO: true, Zeroconf: true, MDNS: MDNSAuto, PersistentConns: true,
 			ZeroconfPersistence: 72 * time.Hour,
 		},
 		{
@@ -157,6 +157,16 @@ func TestOptions(t *testing.T) {
 			issues: []string{`f:2: "blacklist": the option is exclude in [Controllers] now; taken as that`},
 		},
 
+		{name: "zeroconf", text: "[Service Discovery]\nzeroconf=disabled", want: func(c *Config) { c.Zeroconf = false }},
+		{name: "mdns", text: "[Service Discovery]\nmdns=embedded", want: func(c *Config) { c.MDNS = MDNSEmbedded }},
+		{
+			name: "mdns wrong", text: "[Service Discovery]\nmdns=bonjour",
+			issues: []string{`f:2: "mdns = bonjour": not a way to browse; allowed: auto, avahi, embedded; using auto`},
+		},
+		{
+			name: "zeroconf-connections-persistence", text: "[Discovery controller connection management]\nzeroconf-connections-persistence=-1",
+			want: func(c *Config) { c.ZeroconfPersistence = -time.Second },
+		},
 		{name: "connect-retry-max", text: "[Global]\nconnect-retry-max=5 minutes", want: func(c *Config) { c.ConnectRetryMax = 5 * time.Minute }},
 		{
 			name: "connect-retry-max, too short", text: "[Global]\nconnect-retry-max=0",
@@ -170,13 +180,6 @@ func TestOptions(t *testing.T) {
 		// Not built yet.
 		{name: "pleo as it is", text: "[Global]\npleo=Disabled", want: func(c *Config) { c.PLEO = false }},
 		{name: "pleo", text: "[Global]\npleo=enabled", issues: []string{`f:2: "pleo = enabled": accepted, has no effect in this version`}},
-		{name: "zeroconf as it is", text: "[Service Discovery]\nzeroconf=disabled", want: func(c *Config) { c.Zeroconf = false }},
-		{name: "zeroconf", text: "[Service Discovery]\nzeroconf=enabled", issues: []string{`f:2: "zeroconf = enabled": accepted, has no effect in this version`}},
-		{
-			name: "zeroconf-connections-persistence", text: "[Discovery controller connection management]\nzeroconf-connections-persistence=-1",
-			want:   func(c *Config) { c.ZeroconfPersistence = -time.Second },
-			issues: []string{`f:2: "zeroconf-connections-persistence = -1": accepted, has no effect in this version`},
-		},
 		{
 			name: "zeroconf-connections-persistence wrong", text: "[Discovery controller connection management]\nzeroconf-connections-persistence=2 weeks",
 			issues: []string{`f:2: "zeroconf-connections-persistence = 2 weeks": not a time span; allowed: a time such as "72hours", "3 days 5 hours", "1:30:00" or seconds; 0: none, -1: for ever; using 72hours`},

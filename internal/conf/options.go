@@ -87,8 +87,12 @@ var options = []option{
 	},
 	{
 		section: discovery, name: "zeroconf", stafd: "enabled", stacd: unknown, allowed: enabledDisabled,
-		assign:  onOff(func(c *Config) *bool { return &c.Zeroconf }),
-		unbuilt: func(c *Config) bool { return c.Zeroconf },
+		assign: onOff(func(c *Config) *bool { return &c.Zeroconf }),
+	},
+	{
+		section: discovery, name: "mdns", stafd: string(MDNSAuto), stacd: unknown,
+		allowed: strings.Join([]string{string(MDNSAuto), string(MDNSAvahi), string(MDNSEmbedded)}, ", "),
+		assign:  mdnsMode,
 	},
 	{
 		section: dcManagement, name: "persistent-connections", stafd: "true", stacd: unknown, allowed: trueFalse,
@@ -99,7 +103,6 @@ var options = []option{
 		section: dcManagement, name: "zeroconf-connections-persistence", stafd: "72hours", stacd: unknown,
 		allowed: `a time such as "72hours", "3 days 5 hours", "1:30:00" or seconds; 0: none, -1: for ever`,
 		assign:  persistence,
-		unbuilt: func(*Config) bool { return true },
 	},
 	{
 		section: ioManagement, name: "disconnect-scope", stafd: unknown, stacd: string(OnlyStasConnections),
@@ -325,6 +328,15 @@ func ipFamily(c *Config, value string) error {
 		return errors.New("not a choice of address families")
 	}
 	return nil
+}
+
+func mdnsMode(c *Config, value string) error {
+	switch m := MDNS(value); m {
+	case MDNSAuto, MDNSAvahi, MDNSEmbedded:
+		c.MDNS = m
+		return nil
+	}
+	return errors.New("not a way to browse")
 }
 
 func persistence(c *Config, value string) error {

@@ -72,9 +72,12 @@ const (
 	// is there will be Added again when it is heard again. What is not has to be
 	// forgotten by whoever keeps it, in a time of his own.
 	SourceLost
+	// SourceFound: somebody listens, from now on. What is there will be Added,
+	// and what is not within a while has gone.
+	SourceFound
 )
 
-func (k Kind) String() string { return [...]string{"added", "updated", "removed", "lost"}[k] }
+func (k Kind) String() string { return [...]string{"added", "updated", "removed", "lost", "found"}[k] }
 
 // Event is a change of what is announced.
 type Event struct {

@@ -31,7 +31,7 @@ const (
 	retryFirst = time.Second
 	retryCap   = time.Minute            // connect-retry-max, unless configured
 	retryLeast = 100 * time.Millisecond // no pause is shorter
-	quickMost  = 1500 * time.Millisecond
+	quickMost  = 900 * time.Millisecond
 	quickFor   = 2 * time.Minute
 	// patientAfter is how long a target is silent that is not just slow.
 	patientAfter = 25 * time.Second

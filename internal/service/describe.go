@@ -112,6 +112,11 @@ func timerText(at, now time.Time, interval time.Duration) string {
 	if at.IsZero() {
 		return off(retryFirst)
 	}
+	return Countdown(retryCap, at, now)
+}
+
+// Countdown is a timer that runs.
+func Countdown(interval time.Duration, at, now time.Time) string {
 	left := strings.TrimRight(fmt.Sprintf("%.3f", max(at.Sub(now), 0).Seconds()), "0")
 	return fmt.Sprintf("%.1fs [%ss]", interval.Seconds(), strings.TrimSuffix(left, "."))
 }
@@ -192,6 +197,13 @@ func (s *Service) Process(ctx context.Context) (map[string]any, error) {
 func (s *Service) supports(option string) string {
 	known := s.kernelOptions.Load()
 	return stasbus.Bool(known != nil && known.Has(option))
+}
+
+// KernelLacks tells whether it is known that the kernel does not have a connect
+// option.
+func (s *Service) KernelLacks(option string) bool {
+	known := s.kernelOptions.Load()
+	return known != nil && !known.Has(option)
 }
 
 // askKernel finds out what the kernel can connect with. Whoever connects finds

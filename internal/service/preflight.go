@@ -36,7 +36,7 @@ const (
 func (s *Service) connect(op reconcile.Op[fabrics.Options]) (device string, err error) {
 	began := time.Now()
 	err = s.env.Kernel.Probe(s.ctx, op.Params)
-	s.connects.probed(op.TID, began, time.Now())
+	s.connects.probed(op.TID, began, time.Now(), err == nil)
 	if err != nil {
 		return "", err
 	}
@@ -97,6 +97,8 @@ type connects struct {
 type attempt struct {
 	probed time.Time     // when the probe began
 	probe  time.Duration // that it took
+	// answered tells whether the target did.
+	answered bool
 	// failed is how long the kernel tried in vain. Success says nothing: it
 	// may have come late only because others were before it.
 	failed time.Duration
@@ -111,11 +113,11 @@ func newConnects() *connects {
 	return &connects{past: make(map[tid.TID]attempt), sweep: pastMany}
 }
 
-func (c *connects) probed(id tid.TID, began, now time.Time) {
+func (c *connects) probed(id tid.TID, began, now time.Time, answered bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := c.past[id]
-	a.probed, a.probe = began, now.Sub(began)
+	a.probed, a.probe, a.answered = began, now.Sub(began), answered
 	c.past[id] = a
 	if len(c.past) < c.sweep {
 		return
@@ -134,6 +136,16 @@ func (c *connects) last(id tid.TID) (attempt, bool) {
 	defer c.mu.Unlock()
 	a, ok := c.past[id]
 	return a, ok
+}
+
+// Answers reports whether a target answered when it was last asked, or is
+// connected.
+func (s *Service) Answers(id tid.TID) bool {
+	if st, ok := s.engine.Status(id); ok && st.Device != "" {
+		return true
+	}
+	a, ok := s.connects.last(id)
+	return ok && a.answered
 }
 
 // begin waits for the controller's turn. The attempt ends by calling end.

@@ -55,7 +55,7 @@ func (s *Service) report(ctx context.Context, choose func() []reconcile.Status) 
 		for _, st := range choose() {
 			c := facts(st)
 			if a, ok := s.connects.last(st.TID); ok {
-				c.Probe = &stasbus.Probe{Time: a.probed, Took: a.probe.Seconds()}
+				c.Probe = &stasbus.Probe{Time: a.probed, Took: a.probe.Seconds(), Answered: a.answered}
 			}
 			c.Timing = s.timingFor(st)
 			r.Controllers = append(r.Controllers, c)

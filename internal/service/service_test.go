@@ -594,7 +594,7 @@ func TestReport(t *testing.T) {
 		if diff := cmp.Diff(stasbus.Controller{
 			ID: stasbus.ID(a), Device: "nvme0", State: "live", Wanted: true, Origins: []stasbus.Origin{},
 			SrcAddr: addr, Model: "Fake", CntrlType: "io",
-			Probe:      &stasbus.Probe{Time: began},
+			Probe:      &stasbus.Probe{Time: began, Answered: true},
 			Namespaces: []stasbus.Namespace{{Name: "nvme0n1", Size: 1 << 30, ANA: "optimized"}},
 		}, report.Controllers[0]); diff != "" {
 			t.Errorf("connected (-want +got):\n%s", diff)

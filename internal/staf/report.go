@@ -18,8 +18,9 @@ func (d *Daemon) ProcessInfo(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Discovery by mDNS is not in this version.
-	info["avahi"] = map[string]any{"avahi wake up timer": "60.0s [off]", "service types": []string{}, "services": map[string]any{}}
+	if err := d.Loop().Do(ctx, func() { info["avahi"] = d.avahi() }); err != nil {
+		return "", err
+	}
 	text, err := json.Marshal(info)
 	return string(text), err
 }
@@ -53,6 +54,7 @@ func (d *Daemon) AddTo(r *stasbus.Report) {
 		if p == nil {
 			continue
 		}
+		c.Origins = append(c.Origins, d.announcedBy(c.TID(), p)...)
 		for _, parent := range p.parents {
 			c.Origins = append(c.Origins, stasbus.Origin{Kind: stasbus.Referral, By: new(stasbus.ID(parent))})
 		}

@@ -80,6 +80,7 @@ func byName(a, b tid.TID) int { return strings.Compare(a.String(), b.String()) }
 // see doubted for what is none.
 func (d *Daemon) reconsider() {
 	d.grouped, d.refused = false, nil
+	d.discovered = d.fromMDNS()
 	w := &wishes{all: make(map[tid.TID]*wish), unread: make(map[string]bool)}
 	for _, source := range []struct {
 		origin string
@@ -387,12 +388,12 @@ func place(id tid.TID) string { return id.Transport + " " + id.TrAddr + " " + id
 const tellOnce = 1000
 
 // tell logs something once per configuration.
-func (d *Daemon) tell(level slog.Level, message string) {
+func (d *Daemon) tell(level slog.Level, message string, args ...any) {
 	if !d.told[message] {
 		if len(d.told) == tellOnce {
 			clear(d.told) // somebody lists new nonsense all the time
 		}
 		d.told[message] = true
-		d.log.Log(context.Background(), level, message)
+		d.log.Log(context.Background(), level, message, args...)
 	}
 }

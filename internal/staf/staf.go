@@ -12,6 +12,7 @@ import (
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/mdns"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/tid"
@@ -28,6 +29,10 @@ type Daemon struct {
 	kernel service.Kernel
 	bus    service.Bus
 	log    *slog.Logger
+	// MDNS returns who browses for discovery controllers, in a way that the
+	// configuration asks for. It is set before Run. Nil: nobody does.
+	MDNS  func(conf.MDNS) mdns.Browser
+	modes chan conf.MDNS // for the task browse; "": nobody shall
 
 	restart func(context.Context, string) error // see service.Env
 	news    chan news                           // to be passed on
@@ -42,6 +47,7 @@ type Daemon struct {
 	configured service.Wanted
 	booted     service.Wanted
 	discovered service.Wanted // by mDNS
+	zeroconf   zeroconf
 
 	listing  listing
 	cfg      *conf.Config
@@ -72,6 +78,9 @@ type dc struct {
 	// announced says that the page has been read since its controller was last
 	// taken up. stacd waits for that signal, whether or not anything changed.
 	announced bool
+	// silent is since when a discovered one is neither announced nor reached, and
+	// forget when that is long enough; zero while it does not matter.
+	silent, forget time.Time
 }
 
 // state is what survives a restart.
@@ -88,12 +97,17 @@ type controllerState struct {
 	// Registered says that the discovery controller knows of this host.
 	Registered bool         `json:"registered,omitempty"`
 	Page       logpage.Page `json:"page"`
+	// Of a discovered one that is neither announced nor reached.
+	Silent time.Time `json:"silent,omitzero"`
+	Forget time.Time `json:"forget,omitzero"`
 }
 
 // New returns stafd.
 func New(env service.Env) *Daemon {
 	d := &Daemon{kernel: env.Kernel, bus: env.Bus, log: env.Log, dcs: make(map[tid.TID]*dc), told: make(map[string]bool), leaving: make(map[tid.TID]bool)}
 	d.restart, d.news = env.Restart, make(chan news, othersBacklog)
+	d.modes = make(chan conf.MDNS, 1)
+	d.zeroconf.services = make(map[mdns.Key]*announcement)
 	d.Service = service.New(tid.Discovery, d, env)
 	return d
 }
@@ -105,7 +119,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.Restore(&last) {
 		d.listing.blank = last.Partial
 		for _, c := range last.Controllers {
-			d.dcs[c.TID] = &dc{Page: c.Page, origin: c.Origin, parents: c.Parents, work: work{registered: c.Registered}}
+			d.dcs[c.TID] = &dc{Page: c.Page, origin: c.Origin, parents: c.Parents, silent: c.Silent, forget: c.Forget, work: work{registered: c.Registered}}
 		}
 	}
 	err := d.Service.Run(ctx, d)
@@ -119,7 +133,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 // Tasks implements [service.Policy].
 func (d *Daemon) Tasks() []func(context.Context) error {
-	return []func(context.Context) error{d.tellOthers}
+	return []func(context.Context) error{d.tellOthers, d.browse}
 }
 
 // Apply implements [service.Policy].
@@ -128,6 +142,7 @@ func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 	clear(d.told)
 	d.configured = service.Configured(cfg, tid.Discovery, identity, d.log)
 	d.booted = d.fromTables()
+	d.applyMDNS()
 	d.reconsider()
 	// Who reloads wants to see what there is now, even from a discovery
 	// controller that tells nobody of its changes, and may have changed what
@@ -141,7 +156,7 @@ func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 func (d *Daemon) save() {
 	s := state{Partial: d.partial(), Controllers: make([]controllerState, 0, len(d.dcs))}
 	for id, c := range d.dcs {
-		s.Controllers = append(s.Controllers, controllerState{id, c.origin, c.parents, c.registered, c.Page})
+		s.Controllers = append(s.Controllers, controllerState{id, c.origin, c.parents, c.registered, c.Page, c.silent, c.forget})
 	}
 	d.Save(s)
 }
@@ -157,6 +172,9 @@ func (d *Daemon) Info(id tid.TID, _ bool, info stasbus.Dict) {
 		return
 	}
 	info["origin"] = p.origin
+	if p.origin == originDiscovered {
+		d.ageing(p, info)
+	}
 	if st, ok := d.Engine().Status(id); ok && (p.announced || st.Work.Err != nil) {
 		info["get log page operation"] = service.OperationText(st.Work.Failures, st.Work.Err == nil)
 	}

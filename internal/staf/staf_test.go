@@ -20,6 +20,7 @@ import (
 	"github.com/nvme-stas/stas/internal/daemon"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/logpage"
+	"github.com/nvme-stas/stas/internal/mdns"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/stastest"
@@ -60,6 +61,7 @@ type rig struct {
 	noDCType    bool
 	deleteTakes time.Duration
 	identity    hostid.Identity
+	mdns        func(conf.MDNS) mdns.Browser
 
 	daemon *Daemon
 	reload chan struct{}
@@ -151,6 +153,7 @@ func (r *rig) start() {
 		Identity:   func(boot.Tables) (hostid.Identity, error) { return r.identity, nil },
 		Reload:     r.reload, Log: log, Level: new(slog.LevelVar),
 	})
+	r.daemon.MDNS = r.mdns
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- r.daemon.Run(ctx) }()

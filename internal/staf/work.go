@@ -246,6 +246,7 @@ func (d *Daemon) Event(ev reconcile.Event) {
 		}
 		return
 	}
+	d.ages(ev)
 	switch ev.Kind {
 	case reconcile.Connected, reconcile.Adopted:
 		c.announced = false

@@ -28,6 +28,7 @@ import (
 	"github.com/nvme-stas/stas/internal/exclusions"
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/linux"
+	"github.com/nvme-stas/stas/internal/mdns"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stac"
 	"github.com/nvme-stas/stas/internal/staf"
@@ -83,9 +84,23 @@ func stafd(h host) program {
 		run: func(ctx context.Context, env service.Env) error {
 			env.Restart = stasbus.RestartUnit
 			env.Tasks = append(env.Tasks, udevrule.Override{Path: h.udevRule, Log: env.Log}.Hold)
-			return staf.New(env).Run(ctx)
+			d := staf.New(env)
+			d.MDNS = func(mode conf.MDNS) mdns.Browser { return browser(mode, env.Log) }
+			return d.Run(ctx)
 		},
 	}
+}
+
+// browser returns who browses in the way that the configuration asks for.
+func browser(mode conf.MDNS, log *slog.Logger) mdns.Browser {
+	embedded := mdns.NewEmbedded(func(text string) { log.Warn(text) })
+	switch mode {
+	case conf.MDNSAvahi:
+		return mdns.Avahi{Log: log}
+	case conf.MDNSEmbedded:
+		return mdns.Steady(log, embedded)
+	}
+	return mdns.Auto(log, embedded)
 }
 
 func stacd(h host) program {

@@ -146,6 +146,11 @@ func (c *Client) Controller(ctx context.Context, id tid.TID) (one Controller, er
 	return one, c.callReport(ctx, &one, "controller", IDArgs(id)...)
 }
 
+// Browse calls the method of that name (stafd only).
+func (c *Client) Browse(ctx context.Context) (b Browse, err error) {
+	return b, c.callReport(ctx, &b, "browse")
+}
+
 // LogPage calls the method of that name (stafd only).
 func (c *Client) LogPage(ctx context.Context, id tid.TID) (p LogPage, err error) {
 	return p, c.callReport(ctx, &p, "log_page", IDArgs(id)...)

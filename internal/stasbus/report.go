@@ -112,13 +112,16 @@ const (
 // Origin is one reason to want a controller.
 type Origin struct {
 	Kind  string `json:"kind"`
-	Place string `json:"place,omitempty"` // in the configuration; the name of a boot table
+	Place string `json:"place,omitempty"` // in the configuration; the name of a boot table; who announces it, and where
 	By    *ID    `json:"by,omitempty"`    // the discovery controller that lists it
 	// Host is the host name that the configuration has in place of the address.
 	Host *HostName `json:"host,omitempty"`
 	// NotConnected is what the entry says (EFLAGS, NCC): the central discovery
 	// controller has no connection to the subsystem.
 	NotConnected bool `json:"ncc,omitempty"`
+	// Until is when a discovered controller is forgotten that is neither announced
+	// nor reached any more.
+	Until time.Time `json:"until,omitzero"`
 }
 
 // HostName is what is known of a host name.
@@ -141,6 +144,8 @@ type Operation struct {
 type Probe struct {
 	Time time.Time `json:"time"`
 	Took float64   `json:"took"` // seconds
+	// Answered tells whether it did.
+	Answered bool `json:"answered"`
 }
 
 // Failure is a series of attempts that failed.
@@ -276,4 +281,44 @@ func (p LogPage) DCPage() DCPage[logpage.Entry] {
 	d["device"] = p.Device
 	d[KnownKey] = Bool(p.Known)
 	return DCPage[logpage.Entry]{DiscoveryController: d, LogPages: p.Entries}
+}
+
+// Disabled is the mode of a daemon that does not browse.
+const Disabled = "disabled"
+
+// Browse is what is announced by mDNS.
+type Browse struct {
+	Version int       `json:"version"` // see [ReportVersion]
+	Time    time.Time `json:"time"`
+	Mode    string    `json:"mode"` // of the configuration, or [Disabled]
+	// Listening says that there is somebody who would hear of changes now.
+	Listening bool           `json:"listening"`
+	Services  []Announcement `json:"services"`
+}
+
+// Announcement is an instance of a service, as it is seen on one interface by
+// one protocol.
+type Announcement struct {
+	Instance string    `json:"instance"`
+	Type     string    `json:"type"` // "_nvme-disc._tcp"
+	Host     string    `json:"host"`
+	Iface    string    `json:"iface"`
+	Family   string    `json:"family"` // "IPv4" or "IPv6": by what it is announced
+	Port     uint16    `json:"port"`
+	TXT      []string  `json:"txt"`
+	Since    time.Time `json:"since"`
+	// Confirmed is false for what was announced before nobody listened for a
+	// while, and has not been heard since.
+	Confirmed bool               `json:"confirmed"`
+	Wrong     string             `json:"wrong,omitempty"` // why it is of no use at all
+	Addresses []AnnouncedAddress `json:"addresses"`
+}
+
+// AnnouncedAddress is one address of a service.
+type AnnouncedAddress struct {
+	Address string `json:"address"`
+	ID      *ID    `json:"id,omitempty"`      // of the controller there
+	Refused string `json:"refused,omitempty"` // why it is not wanted for being announced
+	// Controller is there if it is wanted, for whatever reason.
+	Controller *Controller `json:"controller,omitempty"`
 }

@@ -53,6 +53,11 @@ type Lister interface {
 	Listing(ctx context.Context) (Listing, error)
 }
 
+// Browsing answers the one that only a stafd has that browses by mDNS.
+type Browsing interface {
+	Browse(ctx context.Context) (Browse, error)
+}
+
 // ErrNameOwned says that another process has the daemon's name.
 var ErrNameOwned = errors.New("the name is already owned on the system bus")
 
@@ -251,6 +256,9 @@ func (s *Server) reportMethods(ctx context.Context) map[string]any {
 	}
 	if l, ok := s.backend.(Lister); ok {
 		methods["listing"] = func() (string, *dbus.Error) { return answerJSON(ctx, "nothing", l.Listing) }
+	}
+	if b, ok := s.backend.(Browsing); ok {
+		methods["browse"] = func() (string, *dbus.Error) { return answerJSON(ctx, "nothing", b.Browse) }
 	}
 	return methods
 }

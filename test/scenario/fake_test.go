@@ -352,6 +352,10 @@ type memory struct {
 
 func (m *memory) Load(state any) error { return m.file.Load(state) }
 
+func (m *memory) SetAside(why error) (string, error) { return m.file.SetAside(why) }
+
+func (m *memory) Sweep() error { return m.file.Sweep() }
+
 func (m *memory) Save(state json.RawMessage) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
