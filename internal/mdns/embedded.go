@@ -182,16 +182,10 @@ func (b *browsing) follow() {
 	exists := make(map[int]bool)
 	for _, i := range b.there {
 		exists[i.Index] = true
-		if !i.Up || !i.Multicast {
-			continue
-		}
-		// To be sent by, the family has to have an address; and the group's of IPv6 one of
-		// the same scope.
-		if i.Has(netip.Addr.Is4) {
-			wanted[linkKey{i.Index, i.Name, i.VRF, IPv4}] = i
-		}
-		if i.Has(func(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }) {
-			wanted[linkKey{i.Index, i.Name, i.VRF, IPv6}] = i
+		for _, family := range []Family{IPv4, IPv6} {
+			if usable(i, family) {
+				wanted[linkKey{i.Index, i.Name, i.VRF, family}] = i
+			}
 		}
 	}
 	for key, l := range b.links {

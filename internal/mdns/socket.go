@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,7 +75,7 @@ func join4(fd, index int) error {
 	}
 	err := unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, group)
 	if errors.Is(err, unix.ENOBUFS) { // net/ipv4/igmp.c, ip_mc_join_group
-		return fmt.Errorf("%w: no more multicast groups are allowed: raise the sysctl net.ipv4.igmp_max_memberships%s", err, memberships())
+		return fmt.Errorf("%w: no more multicast groups are allowed: raise the sysctl net.ipv4.igmp_max_memberships (now %d)", err, maxMemberships())
 	}
 	if err != nil {
 		return os.NewSyscallError("IP_ADD_MEMBERSHIP", err)
@@ -97,13 +96,4 @@ func join6(fd, index int) error {
 			&unix.IPv6Mreq{Multiaddr: group6.As16(), Interface: uint32(index)})),
 		os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet6{Port: Port, Addr: group6.As16(), ZoneId: uint32(index)})),
 	)
-}
-
-// memberships says how many groups a socket may join, for a person.
-func memberships() string {
-	text, err := os.ReadFile("/proc/sys/net/ipv4/igmp_max_memberships")
-	if err != nil {
-		return ""
-	}
-	return fmt.Sprintf(" (now %s)", strings.TrimSpace(string(text)))
 }
