@@ -413,6 +413,24 @@ func TestAvahiForgedSignals(t *testing.T) {
 	h.want(`added lo IPv4 _nvme-disc._tcp right array.local [192.0.2.1] 8009 []`)
 }
 
+// An interface that has gone before a service on it is resolved takes nothing
+// else with it.
+func TestAvahiInterfaceGone(t *testing.T) {
+	stastest.NewSystemBus(t, stastest.AllowAll)
+	lo := loopback(t)
+	gone := announced{iface: 1 << 30, name: "gone", kind: disc, ipv4: "192.0.2.1", port: 8009}
+	odd := announced{iface: lo, name: "odd", kind: disc, ipv4: "no address", port: 8009}
+	a := startAvahi(t, gone, odd)
+	h := browse(t, mdns.Avahi{Log: discard})
+	h.want("found")
+	right := announced{iface: lo, name: "right", kind: disc, ipv4: "192.0.2.1", port: 8009}
+	a.add(right)
+	h.want(`added lo IPv4 _nvme-disc._tcp right array.local [192.0.2.1] 8009 []`)
+	a.remove(gone)
+	a.remove(right)
+	h.want(`removed lo IPv4 _nvme-disc._tcp right array.local [192.0.2.1] 8009 []`)
+}
+
 // still is a browser that knows one service and nothing else.
 type still struct {
 	name    string

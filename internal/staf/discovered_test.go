@@ -430,6 +430,21 @@ func TestAnnouncedAndForbidden(t *testing.T) {
 	}
 }
 
+// What is excluded goes, whether it is announced or not.
+func TestExcludedUnannounced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, n := newNetwork(t)
+		r.start()
+		n.tell(mdns.Added, offer("eth0", "1"))
+		n.tell(mdns.Added, offer("eth0", "2"))
+		n.tell(mdns.Removed, offer("eth0", "1"))
+		r.reconfigure("[Controllers]\nexclude=trsvcid=1\n")
+		r.expect("excluded", "2@eth0 discovered live")
+		r.reconfigure("")
+		r.expect("allowed, but not announced", "2@eth0 discovered live")
+	})
+}
+
 // Browsing is switched off, on, and over to another way by a reload.
 func TestModes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
