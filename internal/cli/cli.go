@@ -129,12 +129,17 @@ terminal, and nothing is asked for, it is what nvme-stas 2.x prints.`,
 }
 
 func (t *tool) ls() *cobra.Command {
-	var detailed bool
+	var detailed, asTree bool
 	cmd := &cobra.Command{
 		Use:     "ls",
 		Short:   "List the controllers",
 		Example: fmt.Sprintf("  %[1]s ls\n  %[1]s ls -o wide", t.name),
 		Args:    cobra.NoArgs,
+		PreRun: func(cmd *cobra.Command, _ []string) {
+			if asTree && !cmd.Flags().Changed("output") {
+				t.output = output.Table // nvme-stas 2.x has no trees
+			}
+		},
 		RunE: t.ask(func(ctx context.Context, client *stasbus.Client) error {
 			if t.output == output.Python {
 				list, err := client.ListControllers(ctx, detailed)
@@ -147,6 +152,9 @@ func (t *tool) ls() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if t.isTable() && asTree && len(r.Controllers) > 0 {
+				return t.printTree(r)
+			}
 			if t.isTable() {
 				return t.printControllers(r, detailed)
 			}
@@ -157,6 +165,9 @@ func (t *tool) ls() *cobra.Command {
 		}),
 	}
 	cmd.Flags().BoolVarP(&detailed, "detailed", "d", false, "all that is known of each")
+	if t.discovery {
+		cmd.Flags().BoolVar(&asTree, "tree", false, "show who refers to whom")
+	}
 	return cmd
 }
 

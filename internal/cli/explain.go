@@ -273,6 +273,14 @@ func (t *tool) explainController(r stasbus.Report, c *stasbus.Controller) explan
 	if s := r.Stafd; s != nil && !s.Answers && onWord {
 		say("stafd does not answer; what it listed before stays wanted (systemctl status stafd).")
 	}
+	if text := registration(row{c, r.Time}); text != "" {
+		say("%s.", "T"+text[1:])
+	}
+	if p := c.LogPage; p != nil && p.Polled {
+		say("It does not tell of changes, so it is asked every minute.")
+	} else if p != nil && p.MissedAENs > 0 {
+		say("It has not told of %s.", count(p.MissedAENs, "change", "changes"))
+	}
 	if c.Held {
 		say("It is held: %s neither connects nor disconnects it.", t.daemon)
 	}
@@ -364,7 +372,7 @@ func broken(c *stasbus.Controller, now time.Time) string {
 
 // wishes is who wants a controller.
 func wishes(origins []stasbus.Origin) string {
-	var words, dcs []string
+	var words, dcs, referrers []string
 	for _, o := range origins {
 		switch {
 		case o.By != nil:
@@ -372,7 +380,11 @@ func wishes(origins []stasbus.Origin) string {
 			if o.By.HostIface != "" {
 				by += " through " + o.By.HostIface
 			}
-			dcs = append(dcs, by)
+			if o.Kind == stasbus.Referral {
+				referrers = append(referrers, by)
+			} else {
+				dcs = append(dcs, by)
+			}
 		case o.Kind == stasbus.Listed:
 			words = append(words, "a discovery controller lists it")
 		case o.Kind == stasbus.NBFT && o.Place != "":
@@ -389,12 +401,17 @@ func wishes(origins []stasbus.Origin) string {
 			words = append(words, "it is "+o.Kind)
 		}
 	}
-	if len(dcs) > 0 {
-		verb := " lists it"
-		if len(dcs) > 1 {
-			verb = " list it"
+	for _, by := range []struct {
+		who       []string
+		one, many string
+	}{{dcs, " lists it", " list it"}, {referrers, " refers to it", " refer to it"}} {
+		switch len(by.who) {
+		case 0:
+		case 1:
+			words = append(words, by.who[0]+by.one)
+		default:
+			words = append(words, some(by.who)+by.many)
 		}
-		words = append(words, some(dcs)+verb)
 	}
 	return list(words)
 }

@@ -66,6 +66,7 @@ var (
 		output.Col("IFACE", func(r row) string { return r.HostIface }).Rank(5),
 		output.Col("NQN", func(r row) string { return r.SubsysNQN }).Shrink(),
 		output.Col("ENTRIES", entries),
+		output.Col("REGISTERED", registered).Rank(4),
 		output.Col("LAST ERROR", lastError).Shrink(),
 		output.Col("NEXT TRY", nextTry).Rank(3),
 		output.Col("GIVES UP", givesUp).Rank(3),
@@ -128,6 +129,8 @@ func origin(r row) string {
 	var words []string
 	for _, o := range r.Origins {
 		switch {
+		case o.Kind == stasbus.Referral:
+			words = append(words, o.Kind)
 		case o.By != nil:
 			words = append(words, o.By.TrAddr)
 		case o.Host != nil:
@@ -348,8 +351,11 @@ func (t *tool) printStatus(r stasbus.Report) error {
 		} else if !c.LostSince.IsZero() {
 			fmt.Fprintf(t.stdout, "\n%s\n", output.Clean(describeID(c.ID)+": the connection "+broken(c.Controller, r.Time)))
 		}
+		if text := registration(c); text != "" {
+			fmt.Fprintf(t.stdout, "\n%s\n", output.Clean(describeID(c.ID)+": "+text))
+		}
 	}
-	return nil
+	return t.printTiming(r)
 }
 
 // describeID names a controller in a line of text.

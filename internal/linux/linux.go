@@ -27,16 +27,21 @@ type Kernel struct {
 	*nvmesysfs.FS
 	registry.Registry
 	fabrics fabrics.Device
+	calls   fabrics.Calls
 	log     *slog.Logger
 }
 
-// Open returns the running kernel.
-func Open(log *slog.Logger) (*Kernel, error) {
+// Open returns the running kernel. What may block for long is done by calls.
+func Open(log *slog.Logger, calls fabrics.Calls) (*Kernel, error) {
 	sysfs, err := nvmesysfs.NewFS("/sys")
 	if err != nil {
 		return nil, err
 	}
-	return &Kernel{FS: sysfs, Registry: registry.Default, log: log}, nil
+	sysfs.Write = calls.Write
+	return &Kernel{
+		FS: sysfs, Registry: registry.Default,
+		fabrics: fabrics.Device{Calls: calls}, calls: calls, log: log,
+	}, nil
 }
 
 // Available says what to do if the kernel cannot connect anything.
@@ -65,12 +70,9 @@ func (k *Kernel) Adjust(string, fabrics.Options, fabrics.Options) error {
 	return errors.ErrUnsupported
 }
 
-// WatchNetwork implements [service.Kernel].
-func (k *Kernel) WatchNetwork(context.Context, func()) error { return errors.ErrUnsupported }
-
 // admin has use work with a controller.
-func admin[T any](name string, use func(*fabrics.Admin) (T, error)) (T, error) {
-	dev, err := fabrics.OpenAdmin("/dev/" + name)
+func admin[T any](k *Kernel, name string, use func(*fabrics.Admin) (T, error)) (T, error) {
+	dev, err := fabrics.OpenAdmin("/dev/"+name, k.calls)
 	if err != nil {
 		return *new(T), err
 	}
@@ -80,25 +82,25 @@ func admin[T any](name string, use func(*fabrics.Admin) (T, error)) (T, error) {
 
 // Identify implements [service.Kernel].
 func (k *Kernel) Identify(_ context.Context, name string) (nvme.IdentifyController, error) {
-	return admin(name, (*fabrics.Admin).Identify)
+	return admin(k, name, (*fabrics.Admin).Identify)
 }
 
 // DiscoveryLog implements [service.Kernel].
 func (k *Kernel) DiscoveryLog(ctx context.Context, name string, lsp uint8) (nvme.DiscoveryLog, error) {
-	return admin(name, func(dev *fabrics.Admin) (nvme.DiscoveryLog, error) { return fabrics.ReadDiscoveryLog(ctx, dev, lsp) })
+	return admin(k, name, func(dev *fabrics.Admin) (nvme.DiscoveryLog, error) { return fabrics.ReadDiscoveryLog(ctx, dev, lsp) })
 }
 
 // SupportedLogPages implements [service.Kernel].
 func (k *Kernel) SupportedLogPages(_ context.Context, name string) ([]byte, error) {
 	page := make([]byte, nvme.SupportedLogPagesSize)
-	return admin(name, func(dev *fabrics.Admin) ([]byte, error) {
+	return admin(k, name, func(dev *fabrics.Admin) ([]byte, error) {
 		return page, dev.GetLogPage(nvme.LogSupportedPages, 0, false, 0, page)
 	})
 }
 
 // Manage implements [service.Kernel].
 func (k *Kernel) Manage(_ context.Context, name string, info nvme.DiscoveryInformation, timeout time.Duration) error {
-	_, err := admin(name, func(dev *fabrics.Admin) (struct{}, error) { return struct{}{}, dev.Manage(info, timeout) })
+	_, err := admin(k, name, func(dev *fabrics.Admin) (struct{}, error) { return struct{}{}, dev.Manage(info, timeout) })
 	return err
 }
 

@@ -208,7 +208,7 @@ func browse(t *testing.T, b mdns.Browser) *heard {
 	done := make(chan error, 1)
 	go func() {
 		done <- b.Browse(ctx, func(ev mdns.Event) {
-			text := ev.String()
+			text := ev.Kind.String()
 			if ev.Port != 0 {
 				text += fmt.Sprintf(" %s %s %s %s %s %v %d %q", ev.Iface, ev.Family, ev.Type, ev.Instance, ev.Host, ev.Addrs, ev.Port, ev.TXT)
 			}

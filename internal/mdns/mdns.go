@@ -32,9 +32,9 @@ func (f Family) String() string {
 // protocol. An appliance that is seen on two interfaces, or by both protocols,
 // is several services, of which each may have other addresses.
 type Service struct {
-	Iface string // name of the interface
-	Index int    // and its number
-	Family
+	Iface    string // name of the interface
+	Index    int    // and its number
+	Family   Family
 	Type     string       // of Types
 	Instance string       // as it is meant: nothing escaped, dots and UTF-8 as they are
 	Host     string       // as Instance, with ".local"
@@ -45,8 +45,8 @@ type Service struct {
 
 // Key identifies a service, in all events of it.
 type Key struct {
-	Index int
-	Family
+	Index          int
+	Family         Family
 	Type, Instance string
 }
 
@@ -81,7 +81,7 @@ func (k Kind) String() string { return [...]string{"added", "updated", "removed"
 
 // Event is a change of what is announced.
 type Event struct {
-	Kind
+	Kind Kind
 	Service
 }
 

@@ -208,11 +208,10 @@ func (s *Service) KernelLacks(option string) bool {
 
 // askKernel finds out what the kernel can connect with. Whoever connects finds
 // out as well, and complains.
-func (s *Service) askKernel(context.Context) error {
+func (s *Service) askKernel() {
 	if options, err := s.env.Kernel.Options(); err == nil {
 		s.kernelOptions.Store(&options)
 	}
-	return nil
 }
 
 // off is a timer that does not run.

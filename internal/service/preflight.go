@@ -24,6 +24,9 @@ const (
 	// slowConnect is what no target takes that is well. Of those that take
 	// longer no two are in the kernel, so that nobody waits for more than one.
 	slowConnect = 2 * time.Second
+	// twinAfter is when a connect has waited so long that somebody else may have
+	// made the same connection: see withoutTwin.
+	twinAfter = time.Second
 	// pastKept bounds the memory of attempts: there and above, old ones go.
 	pastKept = time.Hour
 	pastMany = 1024
@@ -47,8 +50,36 @@ func (s *Service) connect(op reconcile.Op[fabrics.Options]) (device string, err 
 	end(took, err)
 	if err != nil {
 		err = s.judge(op.Params, err, took)
+	} else if op.Params.Discovery && took > twinAfter {
+		device = s.withoutTwin(device)
 	}
 	return device, err
+}
+
+// withoutTwin is for a discovery controller whose connect has waited. Somebody
+// else may have made the same meanwhile: above all the former instance of this
+// daemon, whose connect nobody could stop. The kernel refuses the second one
+// of an I/O controller (EALREADY), but not of a discovery controller. So the
+// new one, which nobody uses yet, is deleted again. What stays is returned.
+func (s *Service) withoutTwin(device string) string {
+	names, err := s.env.Kernel.Names()
+	mine := s.observe(device).controller
+	if err != nil || mine == nil {
+		return device
+	}
+	for _, name := range names {
+		twin := s.observe(name).controller
+		if name == device || twin == nil || !twin.Live || !twin.SameConnection(*mine) {
+			continue
+		}
+		if err := s.env.Kernel.Delete(device); err != nil {
+			s.log.Warn("this connection exists twice, and cannot be deleted", "device", device, "other", name, "error", err)
+			return device
+		}
+		s.log.Info("somebody else has made the same connection meanwhile, which is used instead", "device", name, "deleted", device)
+		return name
+	}
+	return device
 }
 
 // connects is the queue before the kernel. Who is expected to be done soonest

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nvme-stas/stas/internal/stastest"
 	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/fabrics"
 	"github.com/nvme-stas/stas/pkg/nvme"
 )
 
@@ -100,6 +101,40 @@ func (r *rig) subsystems() (nqns []string) {
 		nqns = append(nqns, c.SubsysNQN)
 	}
 	return nqns
+}
+
+// A connect that was in the kernel when a daemon was killed is not to be
+// stopped. The next instance, whose connect waits behind it, makes no second
+// connection of it.
+func TestNoTwins(t *testing.T) {
+	for _, kind := range []tid.Kind{tid.Discovery, tid.IO} {
+		t.Run(fmt.Sprint(kind), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				id := controller(nvme.WellKnownDiscoveryNQN, "1")
+				if kind == tid.IO {
+					id = controller("nqn.a", "1")
+				}
+				r := newRig(t, kind, "nqn.a")
+				r.kernel.OpenPort(2, addr, "2")
+				r.kernel.Silence(addr, "2", stastest.MuteLater)
+				for _, o := range []fabrics.Options{r.options(controller("nqn.mute", "2")), r.options(id)} {
+					go func() { _, _ = r.kernel.Kernel.Connect(o) }()
+					synctest.Wait()
+				}
+				r.start()
+				r.want(id)
+				pause(2 * time.Minute)
+				if got := r.subsystems(); !slices.Equal(got, []string{id.SubsysNQN}) {
+					t.Errorf("connected are %v", got)
+				}
+				r.do(func() {
+					if st, _ := r.svc.Engine().Status(id); st.Device == "" || st.Device != r.kernel.Controllers()[0].Name || st.Failures != 0 {
+						t.Errorf("%+v", st)
+					}
+				})
+			})
+		})
+	}
 }
 
 // A daemon that stops waits for no target.

@@ -94,7 +94,7 @@ func (r *rig) start() {
 			r.t.Errorf("ended with: %v", err)
 		}
 		r.kernel.Close()
-		synctest.Wait()
+		pause(10 * time.Minute) // the last operation has come back from the kernel
 	})
 	synctest.Wait()
 }

@@ -34,6 +34,12 @@ type Env struct {
 	Identity   func(boot.Tables) (hostid.Identity, error)
 	// Resolve looks up a host name. Nil asks the name servers of the host.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Tasks are to run as long as the daemon does; they begin when it has its
+	// name on the bus.
+	Tasks []func(context.Context) error
+	// Restart has the service manager restart a unit, and does not wait until it
+	// has. Nil stands for a host without one.
+	Restart func(ctx context.Context, unit string) error
 	// Excluded says what of the host's exclusion list forbids a connection, or
 	// nothing. It is asked before each attempt, and may block. Nil forbids none.
 	Excluded func(fabrics.Options) string
@@ -127,7 +133,7 @@ func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
 			return s.loop.Do(ctx, func() {})
 		})
 	})
-	for _, task := range append(s.policy.Tasks(), s.saveStates, s.reloads, s.watch, s.watchStates, s.watchNetwork, s.askKernel) {
+	for _, task := range append(append(s.policy.Tasks(), s.env.Tasks...), s.saveStates, s.reloads, s.watch, s.watchStates, s.watchNetwork) {
 		start(func(ctx context.Context) error {
 			select {
 			case <-up:
@@ -137,16 +143,46 @@ func (s *Service) Run(ctx context.Context, backend stasbus.Backend) error {
 			}
 		})
 	}
+	s.workers.Go(func() {
+		select {
+		case <-up:
+			s.askKernel()
+		case <-ctx.Done():
+		}
+	})
 	s.loop.Run(ctx)
 	s.env.Supervisor.Stopping()
 	tasks.Wait()
-	s.saveLast()
-	// The kernel does not let go of a thread before its operation is over.
-	s.workers.Wait()
+	select {
+	case <-up:
+		s.saveLast()
+	default: // the file may be that of another instance
+	}
+	// Most operations are over soon, and then nobody is left in the middle of
+	// one. Others wait in the kernel for a target that is silent. What comes of
+	// them is found in sysfs by the next instance.
+	if !within(stopWait, s.workers.Wait) {
+		s.log.Info("not waiting any longer for operations that have not ended")
+	}
 	if err := context.Cause(ctx); !errors.Is(err, context.Cause(stop)) {
 		return err
 	}
 	return nil // being told to stop is no failure, whatever the reason
+}
+
+// stopWait is how long a daemon that stops waits for its operations.
+const stopWait = time.Second
+
+// within reports whether f returns in time.
+func within(d time.Duration, f func()) bool {
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+		return true
+	case <-time.After(d):
+		return false
+	}
 }
 
 // input is what is read at start and at each reload.

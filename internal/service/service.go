@@ -130,6 +130,7 @@ type Service struct {
 	resync       chan struct{}
 	blind        int // of the watcher: see blindPasses
 	unsaved      chan json.RawMessage
+	unusable     error // why the state file cannot be used
 	failedReload atomic.Pointer[string] // what the last reload failed for
 	doubtful     atomic.Bool            // see conf.Config
 	// kernelOptions are those that the kernel can connect with, once known.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -285,25 +286,49 @@ func TestStartFails(t *testing.T) {
 }
 
 // Being told to stop is no failure, whatever the reason is called
-// (signal.NotifyContext gives one). What is in the kernel then comes to its end.
+// (signal.NotifyContext gives one). What is over soon is waited for, and what
+// hangs in the kernel is not, but the last state is saved.
 func TestStop(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, tid.IO, "nqn.a")
-		r.kernel.on("connect", func() error { time.Sleep(time.Minute); return nil })
-		r.start()
-		r.want(controller("nqn.a", "1"))
-		start := time.Now()
-		r.cancel(errors.New("terminated signal received"))
-		if err := <-r.done; err != nil {
-			t.Errorf("ended with: %v", err)
-		}
-		if took := time.Since(start); took < 50*time.Second {
-			t.Errorf("ended after %v, while a connect was in the kernel", took)
-		}
-		if got := r.outside.told[len(r.outside.told)-1]; got != "stopping" {
-			t.Errorf("the manager was told %q last", got)
-		}
-	})
+	for _, c := range []struct {
+		call        string
+		takes, want time.Duration
+	}{
+		{"connect", 300 * time.Millisecond, 200 * time.Millisecond},
+		{"connect", time.Minute, time.Second},
+		{"delete nvme0", time.Minute, time.Second},
+		{"log nvme0", time.Minute, time.Second},
+	} {
+		t.Run(fmt.Sprint(c.call, " ", c.takes), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, tid.Discovery)
+				r.kernel.on(c.call, func() error { time.Sleep(c.takes); return nil })
+				r.start()
+				id := controller(nvme.WellKnownDiscoveryNQN, "1")
+				r.want(id)
+				if c.call == "delete nvme0" {
+					r.do(func() { r.svc.Engine().Unwant(id, false, time.Now()) })
+				}
+				r.do(func() { r.svc.Save("last") })
+				if r.kernel.count(c.call) != 1 {
+					t.Fatal("nothing is under way")
+				}
+				start := time.Now()
+				r.cancel(errors.New("terminated signal received"))
+				if err := <-r.done; err != nil {
+					t.Errorf("ended with: %v", err)
+				}
+				if took := time.Since(start); took > c.want+20*time.Millisecond || took < c.want-20*time.Millisecond {
+					t.Errorf("ended after %v, want %v", took, c.want)
+				}
+				if got := r.outside.told[len(r.outside.told)-1]; got != "stopping" {
+					t.Errorf("the manager was told %q last", got)
+				}
+				if r.outside.saved != `"last"` {
+					t.Errorf("saved is %s", r.outside.saved)
+				}
+			})
+		})
+	}
 }
 
 // What is handed over last is saved, even if it comes late.

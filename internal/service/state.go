@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/nvme-stas/stas/internal/atomicfile"
@@ -26,24 +28,64 @@ type stateEnvelope struct {
 	State   json.RawMessage `json:"state"`
 }
 
+// maxState bounds what is read, in bytes: a thousand discovery controllers with
+// a hundred entries each take half of it.
+const maxState = 128 << 20
+
+// versionError says that a file was written by another version.
+type versionError int
+
+func (v versionError) Error() string {
+	return fmt.Sprintf("version %d of the format is not known", int(v))
+}
+
 // Load reads the state. It reports [fs.ErrNotExist] if there is none.
 func (f StateFile) Load(state any) error {
-	data, err := os.ReadFile(f.Path)
+	file, err := os.Open(f.Path)
 	if err != nil {
 		return err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxState+1))
+	if err != nil {
+		return err
+	}
+	if len(data) > maxState {
+		return fmt.Errorf("%s has more than %d bytes", f.Path, maxState)
 	}
 	var envelope stateEnvelope
 	if err := json.Unmarshal(data, &envelope); err != nil {
 		return fmt.Errorf("%s: %w", f.Path, err)
 	}
 	if envelope.Version != stateVersion {
-		return fmt.Errorf("%s: version %d of the format is not known", f.Path, envelope.Version)
+		return fmt.Errorf("%s: %w", f.Path, versionError(envelope.Version))
 	}
 	if err := json.Unmarshal(envelope.State, state); err != nil {
 		return fmt.Errorf("%s: %w", f.Path, err)
 	}
 	return nil
 }
+
+// SetAside keeps a file that Load could not use, for whoever can, and returns
+// its new name: that of the version, so that going back to it finds it, or of
+// something bad. There is one of each at most.
+func (f StateFile) SetAside(why error) (string, error) {
+	name := f.Path + ".bad"
+	if v, ok := errors.AsType[versionError](why); ok && v > stateVersion {
+		name = fmt.Sprintf("%s.v%d", f.Path, int(v))
+		others, err := filepath.Glob(f.Path + ".v*")
+		for _, other := range others {
+			err = errors.Join(err, os.Remove(other))
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return name, os.Rename(f.Path, name)
+}
+
+// Sweep removes what is left of writing by an instance that was killed.
+func (f StateFile) Sweep() error { return atomicfile.Sweep(f.Path) }
 
 // Save writes the state.
 func (f StateFile) Save(state json.RawMessage) error {
@@ -70,6 +112,7 @@ func (s *Service) Restore(state any) bool {
 		err = errors.Join(json.Unmarshal(data, state), json.Unmarshal(data, &own))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.unusable = err
 		s.log.Warn("the last known state cannot be used, starting without it", "error", err)
 	}
 	if err == nil {
@@ -112,8 +155,32 @@ func (s *Service) Save(state any) {
 	s.unsaved <- data
 }
 
+// tidyState sets aside what Restore could not use. Not earlier than now: until
+// the daemon has its name on the bus, the file may be that of another instance.
+func (s *Service) tidyState() {
+	file, ok := s.env.State.(interface {
+		SetAside(error) (string, error)
+		Sweep() error
+	})
+	if !ok {
+		return
+	}
+	if err := file.Sweep(); err != nil {
+		s.log.Warn("cannot remove what an instance that was killed has left", "error", err)
+	}
+	if s.unusable == nil {
+		return
+	}
+	if name, err := file.SetAside(s.unusable); err != nil {
+		s.log.Warn("the state that cannot be used is overwritten", "error", err)
+	} else {
+		s.log.Warn("the state that cannot be used is kept as " + name)
+	}
+}
+
 // saveStates writes what Save hands over, until ctx ends.
 func (s *Service) saveStates(ctx context.Context) error {
+	s.tidyState()
 	for {
 		select {
 		case data := <-s.unsaved:

@@ -7,8 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 
+	"github.com/nvme-stas/stas/internal/conf"
+	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/service"
+	"github.com/nvme-stas/stas/internal/tid"
 )
 
 func TestStateFile(t *testing.T) {
@@ -79,5 +83,65 @@ func TestStateFileDamaged(t *testing.T) {
 		if err := f.Load(&got); err == nil || errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%q was loaded as %v, %v", text, got, err)
 		}
+	}
+}
+
+// What cannot be used is set aside, one file of each sort, and what an instance
+// has left that was killed is removed; but only once the name on the bus is
+// owned: until then both may be another instance's.
+func TestStateFileSetAside(t *testing.T) {
+	for _, test := range []struct{ name, text, aside string }{
+		{"garbage", "\x80\x04\x95pickle", "state.json.bad"},
+		{"of the policy", `{"version":1,"state":{"Applied":"x"}}`, "state.json.bad"},
+		{"newer", `{"version":7,"state":{"Applied":1}}`, "state.json.v7"},
+		{"older", `{"version":-3,"state":{}}`, "state.json.bad"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir := t.TempDir()
+				f := service.StateFile{Path: filepath.Join(dir, "state.json")}
+				for name, text := range map[string]string{
+					"state.json": test.text, "state.json.bad": "old", "state.json.v3": "old",
+					".state.json.123": "half", "last-known-config.pickle": "of nvme-stas",
+				} {
+					if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				r := newRig(t, tid.IO)
+				r.svc = service.New(tid.IO, r.policy, r.env(func(env *service.Env) { env.State = f }))
+				r.policy.engine = r.svc.Engine()
+				r.policy.apply = func(*conf.Config, hostid.Identity) { r.svc.Save(applied{r.policy.applied}) }
+				var last applied
+				if r.svc.Restore(&last) {
+					t.Error("it was used")
+				}
+				r.outside.busErr = errors.New("the name is taken")
+				if err := r.svc.Run(t.Context(), nil); err == nil {
+					t.Error("it runs without a name")
+				}
+				if got, _ := os.ReadFile(f.Path); string(got) != test.text {
+					t.Errorf("without a name it has written %q", got)
+				}
+				r.outside.busErr = nil
+				r.svc = service.New(tid.IO, r.policy, r.env(func(env *service.Env) { env.State = f }))
+				if r.svc.Restore(&last) {
+					t.Error("it was used")
+				}
+				r.start()
+				if got, _ := os.ReadFile(filepath.Join(dir, test.aside)); string(got) != test.text {
+					t.Errorf("%s has %q", test.aside, got)
+				}
+				if err := f.Load(&last); err != nil || last.Applied == 0 {
+					t.Errorf("the new state: %v, %v", last, err)
+				}
+				left, _ := filepath.Glob(filepath.Join(dir, "state.json.*"))
+				hidden, _ := filepath.Glob(filepath.Join(dir, ".*"))
+				pickle, _ := os.ReadFile(filepath.Join(dir, "last-known-config.pickle"))
+				if len(left) != 2 || len(hidden) != 0 || string(pickle) != "of nvme-stas" {
+					t.Errorf("in the directory: %q, %q, %q", left, hidden, pickle)
+				}
+			})
+		})
 	}
 }

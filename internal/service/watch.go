@@ -199,7 +199,7 @@ func (s *Service) watchNetwork(ctx context.Context) error {
 		case <-up:
 			s.log.Debug("a link or an address has come up, trying again what failed")
 			s.requestPass() // addresses decide which path a connection takes
-			s.loop.Post(ctx, func() { s.engine.KickAll(time.Now()) })
+			s.loop.Post(ctx, s.retryNow)
 		}
 		select {
 		case <-ctx.Done():

@@ -146,10 +146,12 @@ func (d *Daemon) deliver(pages []Page) {
 		}
 		next[dc] = union(next[dc], entries)
 	}
+	partial := slices.ContainsFunc(pages, func(p Page) bool { return p.DiscoveryController[stasbus.PartialKey] == stasbus.True })
 	for dc, entries := range d.sources {
 		// One that is listed under another identity now (host NQN, interface),
-		// and has not been read under it, has not gone.
-		if _, listed := next[dc]; !listed && unread[place(dc)] {
+		// and has not been read under it, has not gone. Nor has one that a stafd
+		// without memory does not list yet.
+		if _, listed := next[dc]; !listed && (partial || unread[place(dc)]) {
 			next[dc] = entries
 		}
 	}

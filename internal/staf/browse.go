@@ -55,7 +55,7 @@ func (z *zeroconf) inOrder() []*announcement {
 
 func (a *announcement) describe(controllers map[tid.TID]*stasbus.Controller) stasbus.Announcement {
 	s := stasbus.Announcement{
-		Instance: a.Instance, Type: a.Type, Host: a.Host, Iface: a.Iface, Family: a.String(), Port: a.Port,
+		Instance: a.Instance, Type: a.Type, Host: a.Host, Iface: a.Iface, Family: a.Family.String(), Port: a.Port,
 		Since: a.since, Confirmed: a.lost.IsZero(), Wrong: a.wrong, Addresses: []stasbus.AnnouncedAddress{}, TXT: []string{},
 	}
 	for _, t := range a.TXT {

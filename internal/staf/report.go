@@ -39,6 +39,11 @@ func (d *Daemon) AddTo(r *stasbus.Report) {
 			r.Refused = append(r.Refused, stasbus.Refusal{ID: stasbus.ID(id), Origins: tables[id], Why: no.Why})
 		}
 	}
+	for _, refusal := range d.refused {
+		if st, ok := d.Engine().Status(refusal.TID()); !ok || !st.Wanted {
+			r.Refused = append(r.Refused, refusal)
+		}
+	}
 	for i := range r.Controllers {
 		c := &r.Controllers[i]
 		if origin, ok := configured[c.TID()]; ok {

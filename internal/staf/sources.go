@@ -79,7 +79,7 @@ func byName(a, b tid.TID) int { return strings.Compare(a.String(), b.String()) }
 // What a source listed stays until there is evidence that it does not any more;
 // see doubted for what is none.
 func (d *Daemon) reconsider() {
-	d.grouped = false
+	d.grouped, d.refused = false, nil
 	d.discovered = d.fromMDNS()
 	w := &wishes{all: make(map[tid.TID]*wish), unread: make(map[string]bool)}
 	for _, source := range []struct {
@@ -131,6 +131,7 @@ func (d *Daemon) reconsider() {
 			d.dcs[id] = &dc{work: work{registered: d.leaving[id]}}
 			delete(d.leaving, id)
 		}
+		delete(d.listing.gone, id)
 		c := d.dcs[id]
 		c.origin, c.parents, c.depth = n.origin, n.parents, n.depth
 		if own := d.ownEntry(id); own != nil {
@@ -157,6 +158,7 @@ func (d *Daemon) reconsider() {
 			d.leaving[id] = true // see Guard
 		}
 		delete(d.dcs, id)
+		d.listing.gaveUp(id)
 		removed = true
 	}
 	if removed {
@@ -181,10 +183,10 @@ func (d *Daemon) follow(w *wishes) {
 				fresh := d.dcs[r.id] == nil
 				switch {
 				case fresh && depth > maxDepth:
-					d.tell(slog.LevelWarn, fmt.Sprintf("%s is not connected: %d referrals lead to it, %d are followed", r.id, depth, maxDepth))
+					d.refuse(r.id, parent, fmt.Sprintf("%d referrals lead to it, %d are followed", depth, maxDepth))
 					continue
 				case fresh && w.referred >= maxReferred:
-					d.tell(slog.LevelWarn, fmt.Sprintf("no more than %d discovery controllers are connected for being referred to", maxReferred))
+					d.refuse(r.id, parent, fmt.Sprintf("no more than %d discovery controllers are connected for being referred to", maxReferred))
 					continue
 				}
 				n = w.add(r.id, originReferral, depth)
@@ -196,6 +198,18 @@ func (d *Daemon) follow(w *wishes) {
 			}
 		}
 	}
+}
+
+// refuse notes that a discovery controller is not connected although another
+// one refers to it.
+func (d *Daemon) refuse(id, parent tid.TID, why string) {
+	if len(d.refused) < maxReferred {
+		d.refused = append(d.refused, stasbus.Refusal{
+			ID: stasbus.ID(id), Why: why,
+			Origins: []stasbus.Origin{{Kind: stasbus.Referral, By: new(stasbus.ID(parent))}},
+		})
+	}
+	d.tell(slog.LevelInfo, fmt.Sprintf("%s refers to %s, which is not connected: %s", parent, id, why))
 }
 
 // ref is what a discovery controller refers to.
@@ -213,7 +227,7 @@ func (d *Daemon) referrals(parent tid.TID) []ref {
 		e := &d.dcs[parent].Entries[i]
 		id, err := d.referral(parent, e)
 		if err != nil {
-			d.tell(slog.LevelWarn, fmt.Sprintf("%s refers to a discovery controller that cannot be connected: %v", parent, err))
+			d.refuse(id, parent, "the entry is not usable: "+err.Error())
 			continue
 		}
 		if have[id] {
@@ -221,7 +235,7 @@ func (d *Daemon) referrals(parent tid.TID) []ref {
 		}
 		have[id] = true
 		if no := d.cfg.Refuses(id, false); no != nil {
-			d.tell(slog.LevelInfo, fmt.Sprintf("%s refers to %s, which is not connected: %s", parent, id, no.Why))
+			d.refuse(id, parent, no.Why)
 			continue
 		}
 		all = append(all, ref{id, e.Flags()})

@@ -34,6 +34,9 @@ type Daemon struct {
 	MDNS  func(conf.MDNS) mdns.Browser
 	modes chan conf.MDNS // for the task browse; "": nobody shall
 
+	restart func(context.Context, string) error // see service.Env
+	news    chan news                           // to be passed on
+
 	// The rest belongs to the loop.
 
 	// dcs has the discovery controllers that are wanted. Controllers come and
@@ -46,12 +49,15 @@ type Daemon struct {
 	discovered service.Wanted // by mDNS
 	zeroconf   zeroconf
 
+	listing  listing
 	cfg      *conf.Config
 	identity hostid.Identity
 	// leaving are those that know this host and are about to be disconnected.
 	leaving map[tid.TID]bool
 	// grouped says that some discovery controllers return the same, see enough.
 	grouped bool
+	// refused are those that others refer to and that are not connected.
+	refused []stasbus.Refusal
 	// told has what was said of the sources, so that it is said once.
 	told map[string]bool
 }
@@ -79,6 +85,8 @@ type dc struct {
 
 // state is what survives a restart.
 type state struct {
+	// Partial says that it is not all that should be there, see listing.
+	Partial     bool              `json:"partial,omitempty"`
 	Controllers []controllerState `json:"controllers"`
 }
 
@@ -97,6 +105,7 @@ type controllerState struct {
 // New returns stafd.
 func New(env service.Env) *Daemon {
 	d := &Daemon{kernel: env.Kernel, bus: env.Bus, log: env.Log, dcs: make(map[tid.TID]*dc), told: make(map[string]bool), leaving: make(map[tid.TID]bool)}
+	d.restart, d.news = env.Restart, make(chan news, othersBacklog)
 	d.modes = make(chan conf.MDNS, 1)
 	d.zeroconf.services = make(map[mdns.Key]*announcement)
 	d.Service = service.New(tid.Discovery, d, env)
@@ -106,7 +115,9 @@ func New(env service.Env) *Daemon {
 // Run runs stafd until ctx ends or something fails for good.
 func (d *Daemon) Run(ctx context.Context) error {
 	var last state
+	d.listing = listing{since: time.Now(), blank: true, gone: make(map[tid.TID]bool)}
 	if d.Restore(&last) {
+		d.listing.blank = last.Partial
 		for _, c := range last.Controllers {
 			d.dcs[c.TID] = &dc{Page: c.Page, origin: c.Origin, parents: c.Parents, silent: c.Silent, forget: c.Forget, work: work{registered: c.Registered}}
 		}
@@ -122,7 +133,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 // Tasks implements [service.Policy].
 func (d *Daemon) Tasks() []func(context.Context) error {
-	return []func(context.Context) error{d.browse}
+	return []func(context.Context) error{d.tellOthers, d.browse}
 }
 
 // Apply implements [service.Policy].
@@ -143,7 +154,7 @@ func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 }
 
 func (d *Daemon) save() {
-	s := state{Controllers: make([]controllerState, 0, len(d.dcs))}
+	s := state{Partial: d.partial(), Controllers: make([]controllerState, 0, len(d.dcs))}
 	for id, c := range d.dcs {
 		s.Controllers = append(s.Controllers, controllerState{id, c.origin, c.parents, c.registered, c.Page, c.silent, c.forget})
 	}

@@ -286,6 +286,7 @@ func (d *Daemon) soon(f func()) {
 // Changed implements [service.Policy]: a discovery controller reports that its
 // log has changed, or has been reconnected and may have missed to report it.
 func (d *Daemon) Changed(ev uevent.Event) {
+	d.othersEvent(ev)
 	if text, ok := ev.Env["NVME_AEN"]; ok {
 		aen, err := nvme.ParseAEN(text)
 		if err != nil {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/nvme-stas/stas/internal/blocking"
 	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/cmdline"
 	"github.com/nvme-stas/stas/internal/conf"
@@ -32,6 +33,7 @@ import (
 	"github.com/nvme-stas/stas/internal/stac"
 	"github.com/nvme-stas/stas/internal/staf"
 	"github.com/nvme-stas/stas/internal/stasbus"
+	"github.com/nvme-stas/stas/internal/udevrule"
 	"github.com/nvme-stas/stas/internal/version"
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
@@ -61,9 +63,10 @@ type program struct {
 type host struct {
 	euid      func() int
 	available func() error // what the kernel needs to connect anything
+	udevRule  string       // where nvme-cli's udev rule is overridden
 }
 
-var thisHost = host{euid: os.Geteuid, available: linux.Available}
+var thisHost = host{euid: os.Geteuid, available: linux.Available, udevRule: udevrule.DefaultPath}
 
 // Stafd runs stafd with the arguments behind its name and returns the exit code.
 func Stafd(args []string, stdout, stderr io.Writer) int {
@@ -79,6 +82,8 @@ func stafd(h host) program {
 	return program{
 		name: conf.Stafd, what: "find NVMe-oF discovery controllers and read their log pages", names: stasbus.Staf, paths: hostid.DefaultPaths, tables: boot.DefaultDir, host: h,
 		run: func(ctx context.Context, env service.Env) error {
+			env.Restart = stasbus.RestartUnit
+			env.Tasks = append(env.Tasks, udevrule.Override{Path: h.udevRule, Log: env.Log}.Hold)
 			d := staf.New(env)
 			d.MDNS = func(mode conf.MDNS) mdns.Browser { return browser(mode, env.Log) }
 			return d.Run(ctx)
@@ -115,9 +120,17 @@ type options struct {
 	version  bool
 	help     bool
 	check    bool
+	restore  bool
 }
 
 func (p program) main(args []string, stdout, stderr io.Writer) int {
+	if len(args) == 1 && args[0] == blocking.Arg {
+		if err := blocking.Main(); err != nil {
+			fmt.Fprintf(stderr, "%s: %v\n", p.name, err)
+			return exitFailed
+		}
+		return exitOK
+	}
 	var o options
 	flags := pflag.NewFlagSet(string(p.name), pflag.ContinueOnError)
 	flags.SortFlags = false
@@ -125,6 +138,9 @@ func (p program) main(args []string, stdout, stderr io.Writer) int {
 	flags.BoolVarP(&o.syslog, "syslog", "s", false, "log to the journal instead of standard error")
 	flags.BoolVar(&o.tron, "tron", false, "trace: log at level debug")
 	flags.BoolVar(&o.check, "check-config", false, "say what is wrong with the configuration, and exit")
+	if p.name == conf.Stafd {
+		flags.BoolVar(&o.restore, "restore-udev-rule", false, "put nvme-cli's udev rule in force again, and exit")
+	}
 	flags.BoolVarP(&o.version, "version", "v", false, "print the version and exit")
 	flags.BoolVarP(&o.help, "help", "h", false, "print this help and exit")
 	flags.SetOutput(io.Discard) // usage and errors are printed here
@@ -155,6 +171,13 @@ func (p program) main(args []string, stdout, stderr io.Writer) int {
 	}
 	if o.check {
 		return p.checkConfig(o.confFile, flags.Changed("conf-file"), stdout, stderr)
+	}
+	if o.restore {
+		if err := (udevrule.Override{Path: p.host.udevRule}).Restore(); err != nil {
+			fmt.Fprintf(stderr, "%s: %v\n", p.name, err)
+			return exitFailed
+		}
+		return exitOK
 	}
 	if err := p.check(); err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", p.name, err)
@@ -203,7 +226,7 @@ func (p program) start(o options, log *slog.Logger, level *slog.LevelVar) error 
 	// only pass the work around.
 	runtime.GOMAXPROCS(1)
 
-	kernel, err := linux.Open(log)
+	kernel, err := linux.Open(log, blocking.New(log))
 	if err != nil {
 		return err
 	}
@@ -243,8 +266,13 @@ func (p program) start(o options, log *slog.Logger, level *slog.LevelVar) error 
 // runtimeDir is where the state lives: it has to outlast the daemon, but not
 // the kernel's connections.
 func runtimeDir(name conf.Daemon) string {
-	first, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":") // the unit has more, for others
-	return cmp.Or(first, "/run/"+string(name))
+	dirs := strings.Split(os.Getenv("RUNTIME_DIRECTORY"), ":")
+	for _, dir := range dirs {
+		if filepath.Base(dir) == string(name) { // the unit has others, in no special order
+			return dir
+		}
+	}
+	return cmp.Or(dirs[0], "/run/"+string(name))
 }
 
 // reloads receives each SIGHUP; those that come during a reload count as one.

@@ -23,7 +23,7 @@ import (
 )
 
 // root has all that the daemons need.
-var root = host{euid: func() int { return 0 }, available: func() error { return nil }}
+var root = host{euid: func() int { return 0 }, available: func() error { return nil }, udevRule: "/nonexistent/udev/rules.d/x.rules"}
 
 func TestCommandLine(t *testing.T) {
 	user, bare := root, root
@@ -52,6 +52,7 @@ func TestCommandLine(t *testing.T) {
 		{"", bare, exitFailed, "", "modprobe nvme-tcp\n"},
 		{"", root, exitFailed, "", "stafd ends: " + ran},
 		{"--tron", root, exitFailed, "", "tron"},
+		{"--restore-udev-rule", user, exitOK, "", ""},
 		{"-f /x", root, exitFailed, "", ran},
 	} {
 		t.Run(c.args, func(t *testing.T) {
@@ -372,6 +373,19 @@ func TestBootTables(t *testing.T) {
 		if code := p.main(append(args, "--check-config"), &stdout, &stderr); code != want || !strings.Contains(stdout.String(), "NBFT1: not a usable NBFT") || stderr.Len() > 0 ||
 			strings.Contains(stdout.String(), "the one of the boot table NBFT") != (want == exitFailed) {
 			t.Errorf("exit code %d, want %d\n%s\n%s", code, want, &stdout, &stderr)
+		}
+	}
+}
+
+// systemd lists all directories of the unit, in an order of its own.
+func TestRuntimeDir(t *testing.T) {
+	for env, want := range map[string]string{
+		"": "/run/stafd", "/x": "/x", "/run/stafd": "/run/stafd",
+		"/run/nvme/registry:/run/stafd": "/run/stafd", "/run/stafd:/run/nvme/registry": "/run/stafd",
+	} {
+		t.Setenv("RUNTIME_DIRECTORY", env)
+		if got := runtimeDir(conf.Stafd); got != want {
+			t.Errorf("%q: %s, want %s", env, got, want)
 		}
 	}
 }

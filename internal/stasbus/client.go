@@ -191,13 +191,31 @@ func (c *Client) LogPages(ctx context.Context) ([]LogPage, error) {
 	return pages, nil
 }
 
-// pages are those of any stafd, in the form of nvme-stas 2.x. Where stafd tells
-// which of them are complete, they have the [KnownKey].
-func (c *Client) pages(ctx context.Context) ([]DCPage[logpage.Entry], error) {
-	told, err := c.LogPages(ctx)
+// Listing calls the method of that name (stafd only). A stafd that does not
+// have it knows of nothing that its list might lack.
+func (c *Client) Listing(ctx context.Context) (l Listing, err error) {
+	err = c.callReport(ctx, &l, "listing")
 	if errors.Is(err, ErrOldDaemon) {
-		return c.GetAllLogPages(ctx, true)
+		return Listing{}, nil
 	}
+	return l, err
+}
+
+// Ask asks stafd for the pages of all discovery controllers, in the form of
+// nvme-stas 2.x, with the [KnownKey] and the [PartialKey].
+func Ask(ctx context.Context, s interface {
+	LogPages(context.Context) ([]LogPage, error)
+	Lister
+}) ([]DCPage[logpage.Entry], error) {
+	before, err := s.Listing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	told, err := s.LogPages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	after, err := s.Listing(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +223,17 @@ func (c *Client) pages(ctx context.Context) ([]DCPage[logpage.Entry], error) {
 	for _, p := range told {
 		pages = append(pages, p.DCPage())
 	}
-	return pages, nil
+	return withListing(pages, before, after), nil
+}
+
+// pages are those of any stafd, in the form of nvme-stas 2.x. Where stafd tells
+// which of them are complete, they have the [KnownKey].
+func (c *Client) pages(ctx context.Context) ([]DCPage[logpage.Entry], error) {
+	pages, err := Ask(ctx, c)
+	if errors.Is(err, ErrOldDaemon) {
+		return c.GetAllLogPages(ctx, true)
+	}
+	return pages, err
 }
 
 // Tron reads the property of that name.

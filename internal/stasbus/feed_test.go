@@ -161,6 +161,7 @@ func TestFeedTimeout(t *testing.T) {
 // a page that is too big for one message comes by itself.
 func TestFeedKnown(t *testing.T) {
 	pages := []stasbus.LogPage{{ID: stasbus.ID(dc), Known: true, Entries: []logpage.Entry{{SubNQN: "nqn.a"}}}, {ID: stasbus.ID(tronTID)}}
+	partial := stasbus.Listing{Partial: true, Gone: []stasbus.ID{stasbus.ID(tronTID), stasbus.ID(dc)}}
 	old := stafd{}
 	old.setPages(`[{"discovery-controller":{"traddr":"10.0.0.1"},"log-pages":[{"subnqn":"nqn.a"}]}]`, nil)
 	for _, c := range []struct {
@@ -172,6 +173,9 @@ func TestFeedKnown(t *testing.T) {
 		{"big", &newStafd{told: pages}, "10.0.0.99 False:0, 10.0.0.1 True:1, tron False:0"},
 		{"none", &newStafd{told: []stasbus.LogPage{}, whole: true}, ""},
 		{"2.x", &old, "10.0.0.1 :1"},
+		{"partial", &newStafd{told: pages[:1], whole: true, listing: partial}, "10.0.0.1 True:1 partial, tron True:0 partial"},
+		{"partial and empty", &newStafd{told: []stasbus.LogPage{}, whole: true, listing: stasbus.Listing{Partial: true}}, "nil"},
+		{"restarted meanwhile", &newStafd{told: pages[:1], whole: true, restarts: true}, "10.0.0.1 True:1 partial"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			stastest.NewSystemBus(t, stastest.AllowAll)
@@ -181,7 +185,11 @@ func TestFeedKnown(t *testing.T) {
 			go stasbus.Feed{Log: logger(t)}.Follow(ctx, func(pages []stasbus.DCPage[logpage.Entry]) {
 				var all []string
 				for _, p := range pages {
-					all = append(all, fmt.Sprintf("%s %s:%d", p.DiscoveryController["traddr"], p.DiscoveryController[stasbus.KnownKey], len(p.LogPages)))
+					one := fmt.Sprintf("%s %s:%d", p.DiscoveryController["traddr"], p.DiscoveryController[stasbus.KnownKey], len(p.LogPages))
+					if p.DiscoveryController[stasbus.PartialKey] == stasbus.True {
+						one += " partial"
+					}
+					all = append(all, one)
 				}
 				text := strings.Join(all, ", ")
 				if pages == nil {

@@ -61,6 +61,10 @@ type DCPage[E any] struct {
 // stafd of nvme-stas 2.x does not tell, and it never is in a D-Bus dictionary.
 const KnownKey = "log-pages-known"
 
+// PartialKey is added likewise, "True" only: there may be discovery controllers
+// that are missing from the list, see [Listing].
+const PartialKey = "list-partial"
+
 // Boolean texts in dictionaries.
 const (
 	True  = "True"

@@ -233,6 +233,48 @@ type LogPage struct {
 	Entries    []logpage.Entry `json:"entries"`
 }
 
+// Listing says what the list of stafd's discovery controllers is worth.
+type Listing struct {
+	Version int `json:"version"`
+	// Since is when stafd was started: another time is another stafd.
+	Since time.Time `json:"since"`
+	// Partial says that there may be discovery controllers that stafd looked
+	// after before it was started and does not know of yet: one that is missing
+	// from its list has not gone for that.
+	Partial bool `json:"partial"`
+	// Gone are those that it has given up since, for good reasons.
+	Gone []ID `json:"gone"`
+}
+
+// withListing adds to the pages of stafd's list what the list is worth, told
+// before and after they were asked for. On a list that is partial each page
+// has the [PartialKey], and what has gone is a page without entries. A partial
+// list of nothing says no more than a stafd that is silent: it is nil.
+func withListing(pages []DCPage[logpage.Entry], before, after Listing) []DCPage[logpage.Entry] {
+	if !before.Since.Equal(after.Since) {
+		before = Listing{Partial: true} // the pages may be of either
+	}
+	if !before.Partial {
+		return pages
+	}
+	listed := make(map[tid.TID]bool, len(pages))
+	for _, p := range pages {
+		listed[ParseID(p.DiscoveryController)] = true
+	}
+	for _, id := range before.Gone {
+		if !listed[tid.TID(id)] {
+			pages = append(pages, LogPage{ID: id, Known: true, Entries: []logpage.Entry{}}.DCPage())
+		}
+	}
+	if len(pages) == 0 {
+		return nil
+	}
+	for _, p := range pages {
+		p.DiscoveryController[PartialKey] = True
+	}
+	return pages
+}
+
 // DCPage is the page in the form of get_all_log_pages, and with [KnownKey].
 func (p LogPage) DCPage() DCPage[logpage.Entry] {
 	d := tid.TID(p.ID).Map()

@@ -48,6 +48,11 @@ type LogPager interface {
 	LogPage(ctx context.Context, id tid.TID) (*LogPage, error)
 }
 
+// Lister answers one more of stafd's.
+type Lister interface {
+	Listing(ctx context.Context) (Listing, error)
+}
+
 // Browsing answers the one that only a stafd has that browses by mDNS.
 type Browsing interface {
 	Browse(ctx context.Context) (Browse, error)
@@ -248,6 +253,9 @@ func (s *Server) reportMethods(ctx context.Context) map[string]any {
 			return answerJSON(ctx, "list_controllers(false), and the method log_page for each controller", l.LogPages)
 		}
 		methods["log_page"] = ofOne(ctx, l.LogPage)
+	}
+	if l, ok := s.backend.(Lister); ok {
+		methods["listing"] = func() (string, *dbus.Error) { return answerJSON(ctx, "nothing", l.Listing) }
 	}
 	if b, ok := s.backend.(Browsing); ok {
 		methods["browse"] = func() (string, *dbus.Error) { return answerJSON(ctx, "nothing", b.Browse) }

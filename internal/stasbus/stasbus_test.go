@@ -100,6 +100,10 @@ type newStafd struct {
 	mu    sync.Mutex // guards the following
 	told  []stasbus.LogPage
 	whole bool // log_pages is not too big for the bus
+	// listing is what the list is worth; restarts makes it another stafd's each
+	// time.
+	listing  stasbus.Listing
+	restarts bool
 }
 
 func (d *newStafd) GetLogPages(ctx context.Context, id tid.TID) ([]stasbus.Dict, error) {
@@ -127,6 +131,15 @@ func (d *newStafd) LogPages(context.Context) ([]stasbus.LogPage, error) {
 		return []stasbus.LogPage{{Entries: []logpage.Entry{{SubNQN: strings.Repeat("x", 31<<20)}}}}, nil
 	}
 	return d.told, d.err
+}
+
+func (d *newStafd) Listing(context.Context) (stasbus.Listing, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.restarts {
+		d.listing.Since = d.listing.Since.Add(time.Second)
+	}
+	return d.listing, d.err
 }
 
 func (d *newStafd) LogPage(_ context.Context, id tid.TID) (*stasbus.LogPage, error) {
@@ -248,7 +261,7 @@ var (
 		"log_pages_changed": "signal ssssssss", "dc_removed": "signal ",
 	}
 	report     = map[string]string{"report": "->s", "controller": idArgs + "->s"}
-	stafReport = map[string]string{"report": "->s", "controller": idArgs + "->s", "log_pages": "->s", "log_page": idArgs + "->s"}
+	stafReport = map[string]string{"report": "->s", "controller": idArgs + "->s", "log_pages": "->s", "log_page": idArgs + "->s", "listing": "->s"}
 
 	props = map[string]string{"Get": "ss->v", "GetAll": "s->a{sv}", "Set": "ssv->"}
 	intro = map[string]string{"Introspect": "->s"}
@@ -344,7 +357,7 @@ func TestArgumentNames(t *testing.T) {
 	want := map[string]string{
 		"list_controllers": "detailed controller_list", "get_log_pages": seven + " log_pages", "get_all_log_pages": "detailed log_pages_json",
 		"log_pages_changed": seven + " device", "dc_removed": "", "process_info": "info_json", "controller_info": seven + " info_json",
-		"report": "report_json", "controller": seven + " controller_json", "log_pages": "log_pages_json", "log_page": seven + " log_page_json",
+		"report": "report_json", "controller": seven + " controller_json", "log_pages": "log_pages_json", "log_page": seven + " log_page_json", "listing": "listing_json",
 		"tron": "readwrite", "log_level": "read",
 	}
 	got := make(map[string]string)

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nvme-stas/stas/internal/logpage"
 	"github.com/nvme-stas/stas/internal/stac"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/tid"
@@ -16,13 +15,19 @@ import (
 // text all the same.
 type Bus struct {
 	mu      sync.Mutex
-	staf    stasbus.LogPager
+	staf    stafd
 	changes map[chan struct{}]bool
 	silent  bool
 }
 
 // answerLimit is how long an answer is waited for.
 const answerLimit = 10 * time.Second
+
+// stafd is what stacd asks.
+type stafd interface {
+	stasbus.LogPager
+	stasbus.Lister
+}
 
 // NewBus returns an empty bus.
 func NewBus() *Bus { return &Bus{changes: make(map[chan struct{}]bool)} }
@@ -35,7 +40,7 @@ type Connection struct {
 
 // Run implements [service.Bus].
 func (c *Connection) Run(ctx context.Context, backend stasbus.Backend, ready func()) error {
-	pages, isStaf := backend.(stasbus.LogPager)
+	pages, isStaf := backend.(stafd)
 	c.Bus.mu.Lock()
 	c.Backend = backend
 	if isStaf {
@@ -128,19 +133,15 @@ func (b *Bus) ask(ctx context.Context) []stac.Page {
 		<-ctx.Done()
 		return nil
 	}
-	told, err := staf.LogPages(ctx)
+	pages, err := stasbus.Ask(ctx, staf)
 	if err != nil {
 		return nil
 	}
-	text, err := json.Marshal(told)
-	// Not into told: its entries are stafd's.
-	var heard []stasbus.LogPage
+	text, err := json.Marshal(pages)
+	// Not into pages: their entries are stafd's.
+	var heard []stac.Page
 	if err != nil || json.Unmarshal(text, &heard) != nil {
 		return nil
 	}
-	pages := []stasbus.DCPage[logpage.Entry]{}
-	for _, p := range heard {
-		pages = append(pages, p.DCPage())
-	}
-	return pages
+	return heard
 }

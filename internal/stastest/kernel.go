@@ -57,6 +57,7 @@ type Kernel struct {
 	// connecting is nvmf_dev_mutex: one connect at a time. A channel, because
 	// a bubble's time stands still while somebody waits for a mutex.
 	connecting chan struct{}
+	closed     chan struct{}
 
 	mu        sync.Mutex // guards the following
 	ctrls     map[string]*ctrl
@@ -106,6 +107,7 @@ type port struct {
 func NewKernel() *Kernel {
 	return &Kernel{
 		connecting: make(chan struct{}, 1),
+		closed:     make(chan struct{}),
 
 		ctrls:     make(map[string]*ctrl),
 		ports:     make(map[string]*port),
@@ -363,6 +365,13 @@ func (k *Kernel) remove(c *ctrl) {
 	k.announce("remove", c.Name)
 }
 
+// Announce sends an event to all listeners.
+func (k *Kernel) Announce(action, name string, vars ...string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.announce(action, name, vars...)
+}
+
 // announce sends an event to all listeners. The caller holds the lock.
 func (k *Kernel) announce(action, name string, vars ...string) {
 	ev := uevent.Event{
@@ -541,9 +550,15 @@ func (k *Kernel) Connect(o fabrics.Options) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	time.Sleep(k.patience(c))
+	select {
+	case <-time.After(k.patience(c)):
+	case <-k.closed:
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.ctrls[c.Name] != c {
+		return "", &fabrics.ConnectError{Options: o, Errno: unix.EINTR}
+	}
 	if errno := k.handshake(c); errno != 0 {
 		k.remove(c)
 		return "", &fabrics.ConnectError{Options: o, Errno: errno}
@@ -648,7 +663,11 @@ func (k *Kernel) Delete(name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.Deletes++
-	if c := k.ctrls[name]; c != nil {
+	c := k.ctrls[name]
+	if c != nil && c.SubsysNQN == "" {
+		return unix.EBUSY // its first connect still runs
+	}
+	if c != nil {
 		k.remove(c)
 	}
 	return nil
@@ -818,6 +837,11 @@ func (k *Kernel) Overrun() {
 func (k *Kernel) Close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	select {
+	case <-k.closed:
+	default:
+		close(k.closed)
+	}
 	for _, c := range k.ctrls {
 		k.remove(c)
 	}

@@ -3,11 +3,7 @@ package fabrics
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/nvme-stas/stas/pkg/nvme"
 )
@@ -18,7 +14,7 @@ import (
 // for reading and writing, but both together make the same number.
 const ioctlAdmin = 0xc0484e41
 
-// AdminCmd is struct nvme_passthru_cmd. The pointers in it are for Do to fill.
+// AdminCmd is struct nvme_passthru_cmd. The pointers in it are filled by Direct.
 type AdminCmd struct {
 	Opcode      uint8
 	Flags       uint8
@@ -42,18 +38,19 @@ type AdminCmd struct {
 
 // Admin is a connected controller that takes admin commands.
 type Admin struct {
-	file *os.File
+	file  *os.File
+	calls Calls
 }
 
 // OpenAdmin opens a controller's device, "/dev/nvme3". Unless the controller
-// is live the kernel says EAGAIN.
-func OpenAdmin(path string) (*Admin, error) {
+// is live the kernel says EAGAIN. With nil, calls are [Direct].
+func OpenAdmin(path string, calls Calls) (*Admin, error) {
 	// Reading is all the kernel asks for; it checks CAP_SYS_ADMIN by itself.
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	return &Admin{f}, nil
+	return &Admin{f, orDirect(calls)}, nil
 }
 
 // Close releases the device. It waits for nothing: a command under way ends
@@ -68,29 +65,16 @@ func (a *Admin) Do(cmd *AdminCmd, data []byte) error {
 	if err != nil {
 		return err
 	}
-	// The kernel finds the data by an address that the garbage collector
-	// cannot see.
-	var pinner runtime.Pinner
-	defer pinner.Unpin()
-	cmd.addr, cmd.dataLen = 0, uint32(len(data))
-	if len(data) > 0 {
-		p := unsafe.SliceData(data)
-		pinner.Pin(p)
-		cmd.addr = uint64(uintptr(unsafe.Pointer(p)))
-	}
-	var status uintptr
-	var errno unix.Errno
-	err = conn.Control(func(fd uintptr) {
-		status, _, errno = unix.Syscall(unix.SYS_IOCTL, fd, ioctlAdmin, uintptr(unsafe.Pointer(cmd)))
-	})
-	cmd.addr = 0
+	var status nvme.Status
+	var failed error
+	err = conn.Control(func(fd uintptr) { status, failed = a.calls.Admin(int(fd), cmd, data) })
 	switch {
 	case err != nil:
 		return err
-	case errno != 0:
-		return errno
+	case failed != nil:
+		return failed
 	case status != 0:
-		return nvme.Status(status)
+		return status
 	}
 	return nil
 }

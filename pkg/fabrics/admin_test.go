@@ -49,10 +49,10 @@ func TestAdminCmdLayout(t *testing.T) {
 func noIoctl(err error) bool { return errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.ENOSYS) }
 
 func TestAdmin(t *testing.T) {
-	if _, err := OpenAdmin(filepath.Join(t.TempDir(), "nvme0")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := OpenAdmin(filepath.Join(t.TempDir(), "nvme0"), nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v", err)
 	}
-	a, err := OpenAdmin("/dev/null") // which has no ioctl at all
+	a, err := OpenAdmin("/dev/null", nil) // which has no ioctl at all
 	if err != nil {
 		t.Fatal(err)
 	}

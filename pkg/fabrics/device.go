@@ -26,6 +26,7 @@ const connectAttempts = 5
 type Device struct {
 	Path    string // DefaultPath if empty
 	Release string // of the kernel, as in uname -r; asked for if empty
+	Calls   Calls  // Direct if nil
 
 	open func(path string) (io.ReadWriteCloser, error) // openFD but in tests
 
@@ -127,7 +128,7 @@ func (d *Device) Connect(o Options) (Instance, error) {
 func (d *Device) openDevice(transport string) (io.ReadWriteCloser, error) {
 	open, path := d.open, d.Path
 	if open == nil {
-		open = openFD
+		open = func(path string) (io.ReadWriteCloser, error) { return openFD(path, orDirect(d.Calls)) }
 	}
 	if path == "" {
 		path = DefaultPath
@@ -227,40 +228,3 @@ func atLeast(release string, major, minor int) bool {
 	}
 	return a > major || a == major && b >= minor
 }
-
-// fd is a file without Go's poller, and without its way of waiting for EAGAIN
-// to pass: on this device EAGAIN is an answer.
-type fd int
-
-func openFD(path string) (io.ReadWriteCloser, error) {
-	for {
-		n, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
-		if err == nil {
-			return fd(n), nil
-		}
-		if err != unix.EINTR {
-			return nil, err
-		}
-	}
-}
-
-// Write does not retry: EINTR is the caller's to judge.
-func (f fd) Write(b []byte) (int, error) {
-	n, err := unix.Write(int(f), b)
-	return max(n, 0), err
-}
-
-func (f fd) Read(b []byte) (int, error) {
-	for {
-		n, err := unix.Read(int(f), b)
-		if err == unix.EINTR {
-			continue
-		}
-		if n == 0 && err == nil {
-			err = io.EOF
-		}
-		return max(n, 0), err
-	}
-}
-
-func (f fd) Close() error { return unix.Close(int(f)) }

@@ -173,7 +173,7 @@ func TestFD(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 
-	if f, err := openFD("/dev/null"); err != nil {
+	if f, err := openFD("/dev/null", Direct{}); err != nil {
 		t.Error(err)
 	} else {
 		if n, err := f.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
@@ -189,7 +189,7 @@ func TestFD(t *testing.T) {
 			t.Errorf("wrote %d, %v", n, err)
 		}
 	}
-	if f, err := openFD("/dev/full"); err == nil {
+	if f, err := openFD("/dev/full", Direct{}); err == nil {
 		defer f.Close()
 		if n, err := io.WriteString(f, "x"); n != 0 || !errors.Is(err, unix.ENOSPC) {
 			t.Errorf("wrote %d, %v", n, err)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -106,6 +107,14 @@ func (f *fake) RemoveSubsystem(nqn string, ports ...Port) {
 	for _, p := range ports {
 		f.kernel.Offer(nqn, p.Addr, strconv.Itoa(p.Svc), false)
 	}
+}
+
+func (f *fake) Refer(from Port, to ...Port) {
+	var all []stastest.Referral
+	for _, p := range to {
+		all = append(all, stastest.Referral{Addr: p.Addr, Svc: strconv.Itoa(p.Svc)})
+	}
+	f.kernel.Refer(from.Addr, strconv.Itoa(from.Svc), all...)
 }
 
 func (f *fake) confFile(d Daemon) string { return filepath.Join(f.confDir, string(d)+".conf") }
@@ -261,9 +270,12 @@ func (f *fake) Answer(d Daemon) (time.Duration, error) {
 	return time.Since(began), err
 }
 
-func (f *fake) ForgetState() {
+func (f *fake) ForgetState(daemons ...Daemon) {
 	f.Helper()
 	for d := range f.states {
+		if len(daemons) > 0 && !slices.Contains(daemons, d) {
+			continue
+		}
 		if err := os.Remove(f.states[d].file.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			f.Fatal(err)
 		}
@@ -339,6 +351,10 @@ type memory struct {
 }
 
 func (m *memory) Load(state any) error { return m.file.Load(state) }
+
+func (m *memory) SetAside(why error) (string, error) { return m.file.SetAside(why) }
+
+func (m *memory) Sweep() error { return m.file.Sweep() }
 
 func (m *memory) Save(state json.RawMessage) error {
 	m.mu.Lock()

@@ -175,7 +175,7 @@ func RunFaults(t *testing.T, world func(t *testing.T, run func(World))) {
 			world(t, func(w World) { fmt.Fprintln(table, strike(w, f)) })
 		})
 	}
-	table.Flush()
+	_ = table.Flush() // to the test's output
 }
 
 func stafdHangs(v *victim) {
@@ -223,7 +223,7 @@ func damages(text string) map[string]string {
 		"zeroes":        strings.Repeat("\x00", 4096),
 		"newer version": strings.Replace(text, `"version":1`, `"version":1000`, 1),
 		"another type":  `{"version":1,"state":[1,"2"]}`,
-		"a pickle":      "\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x0fcontroller_list\x94]\x94s.",
+		"pickle":        "\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x0fcontroller_list\x94]\x94s.",
 	}
 }
 
@@ -297,36 +297,34 @@ func blackHoles(v *victim) {
 		v.BlackHole(p)
 		bad = append([]Port{p}, bad...) // these are asked first
 	}
-	// least is how long it takes, when nothing else gets in the way, until all
-	// are live, and until one that is added is.
-	least := func(ports []Port) (all, added time.Duration) {
-		for n := range rounds {
+	// How long it takes, when nothing else gets in the way, until all are live,
+	// and until one that is added is: without and with black holes, in turns.
+	const more = "nqn.2026-11.org.example:more"
+	var all, added [2]time.Duration
+	for round := range rounds {
+		for i, ports := range [][]Port{good, bad} {
 			v.begin(quick, ports...)
-			v.settle()
-			const more = "nqn.2026-11.org.example:more"
+			v.Sleep(time.Second)
 			began := v.Now()
 			v.AddSubsystem(more, portA)
 			v.allLive(time.Minute, 1)
 			took := v.Now().Sub(began)
 			v.RemoveSubsystem(more, portA)
-			v.allLive(time.Minute, 0)
-			if n == 0 {
-				all, added = v.start, took
+			if round == 0 {
+				all[i], added[i] = v.start, took
 			}
-			all, added = min(all, v.start), min(added, took)
+			all[i], added[i] = min(all[i], v.start), min(added[i], took)
 		}
-		return all, added
 	}
-	all, added := least(good)
-	allBad, addedBad := least(bad)
 	const ms = time.Millisecond
 	v.note("all live after %v, %v without them; one added after %v, %v without them",
-		allBad.Round(10*ms), all.Round(10*ms), addedBad.Round(10*ms), added.Round(10*ms))
-	if limit := all*3/2 + time.Second; allBad > limit {
-		v.Errorf("all are live after %v, without the black holes after %v", allBad, all)
+		all[1].Round(10*ms), all[0].Round(10*ms), added[1].Round(10*ms), added[0].Round(10*ms))
+	// One of them in the kernel would hold up everything for 3 s.
+	if all[1] > all[0]*3/2+2*time.Second {
+		v.Errorf("all are live after %v, without the black holes after %v", all[1], all[0])
 	}
-	if limit := added*3/2 + time.Second; addedBad > limit {
-		v.Errorf("one that is added is live after %v, without the black holes after %v", addedBad, added)
+	if added[1] > added[0]*3/2+time.Second {
+		v.Errorf("one that is added is live after %v, without the black holes after %v", added[1], added[0])
 	}
 }
 

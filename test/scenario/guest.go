@@ -109,6 +109,12 @@ func (g *Guest) AddSubsystem(nqn string, ports ...Port) {
 	g.target.addSubsystem(nqn, ports)
 }
 
+// Refer implements [World].
+func (g *Guest) Refer(from Port, to ...Port) {
+	g.Helper()
+	g.target.refer(from, to)
+}
+
 // RemoveSubsystem implements [World].
 func (g *Guest) RemoveSubsystem(nqn string, ports ...Port) {
 	g.Helper()
@@ -258,9 +264,12 @@ func (g *Guest) MainPID(d Daemon) int {
 }
 
 // ForgetState implements [World].
-func (g *Guest) ForgetState() {
+func (g *Guest) ForgetState(daemons ...Daemon) {
 	g.Helper()
 	for _, dir := range stateDirs {
+		if len(daemons) > 0 && !slices.Contains(daemons, Daemon(filepath.Base(dir))) {
+			continue
+		}
 		if err := os.RemoveAll(dir); err != nil {
 			g.Error(err)
 		}

@@ -5,6 +5,7 @@ package scenario
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
@@ -12,10 +13,10 @@ import (
 
 // GuestCases are the scenarios that need the real kernel, because they use the
 // storage.
-var GuestCases = []Case{
+var GuestCases = slices.Concat([]Case{
 	{"WritesSurviveATargetRestart", func(w World) { writesSurvive(w.(*Guest)) }},
 	{"DataSurvivesDaemonRestarts", func(w World) { dataSurvives(w.(*Guest)) }},
-}
+}, otherCases)
 
 // fio writes to a subsystem's namespace for half a minute and then reads
 // everything back and compares.

@@ -144,6 +144,13 @@ func labConnectFaults(g *Guest) {
 	eventually(g, soon, "without faults", allLive(g, 2))
 }
 
+// obeysDNR says whether the kernel looks at Do Not Retry when it decides about
+// a reconnect.
+func obeysDNR(g *Guest) bool {
+	g.Helper()
+	return kernelSince(g, 6, 9)
+}
+
 // labReconnectFaults is what becomes of controllers whose target comes back
 // and says no: with Do Not Retry they are removed, without it not, and a
 // target that says yes later gets them back.
@@ -161,8 +168,7 @@ func labReconnectFaults(g *Guest) {
 		{"invalid-host", true},
 		{"busy", false},
 	} {
-		// Linux looks at DNR when it decides about a reconnect since 6.9.
-		gone := c.dnr && kernelSince(g, 6, 9)
+		gone := c.dnr && obeysDNR(g)
 		ioc, dc := connectIOC(g, portA, nqn(0)), connectDC(g, portA)
 		g.BlockDevice(nqn(0))
 		connected := func(name, event string) func() int {

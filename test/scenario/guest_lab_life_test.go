@@ -56,9 +56,9 @@ func labOutage(g *Guest) {
 	}
 	g.Sleep(outage - g.Now().Sub(died))
 	back := g.Now()
-	eventually(g, soon, "the target is back", stateIs(g, only, nvmesysfs.Live))
+	eventually(g, atOnceLimit, "the target is back", stateIs(g, only, nvmesysfs.Live))
 	g.Logf("the only path was back after %v", g.Now().Sub(back).Round(100*time.Millisecond))
-	eventually(g, soon, "the target is back", all)
+	eventually(g, atOnceLimit, "the target is back", all)
 	g.Logf("all paths were back after %v", g.Now().Sub(back).Round(100*time.Millisecond))
 	waited()
 	twoPaths()
@@ -89,7 +89,7 @@ func labRefusedForAMoment(g *Guest) {
 		}
 		return ""
 	})
-	if left := len(g.Controllers()); left > 0 && kernelSince(g, 6, 9) {
+	if left := len(g.Controllers()); left > 0 && obeysDNR(g) {
 		g.Errorf("%d controllers are left of those that are not to be connected again:\n%s", left, g.describeControllers())
 	}
 	end()

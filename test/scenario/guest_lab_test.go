@@ -44,6 +44,9 @@ var labCases = []struct {
 	{"ReconnectFaults", labReconnectFaults},
 	{"LiveFaults", labLiveFaults},
 	{"SlowFaults", labSlowFaults},
+	{"Stuck", labStuck},
+	{"BlackHoles", labBlackHoles},
+	{"Stafd", labStafd},
 }
 
 // TestGuestLab runs the cases against a target in this process.

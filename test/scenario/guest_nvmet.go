@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 )
@@ -136,6 +137,36 @@ func (n *nvmet) removeFirewall() {
 	n.Helper()
 	n.firewall("add table inet stas_target; delete table inet stas_target")
 	n.walled = false
+}
+
+// refer makes a port refer to others, and to no more.
+func (n *nvmet) refer(from Port, to []Port) {
+	n.Helper()
+	referrals := filepath.Join(portDir(from), "referrals")
+	dir := func(p Port) string { return filepath.Join(referrals, strconv.Itoa(p.ID)) }
+	old, err := filepath.Glob(filepath.Join(referrals, "*"))
+	if err != nil {
+		n.Fatal(err)
+	}
+	for _, o := range old {
+		if !slices.ContainsFunc(to, func(p Port) bool { return dir(p) == o }) {
+			writeFile(n, o+"/enable", "0")
+			if err := os.Remove(o); err != nil {
+				n.Fatal(err)
+			}
+		}
+	}
+	for _, p := range to {
+		if exists(dir(p)) {
+			continue
+		}
+		n.mkdir(dir(p))
+		writeFile(n, dir(p)+"/addr_trtype", "tcp")
+		writeFile(n, dir(p)+"/addr_adrfam", "ipv4")
+		writeFile(n, dir(p)+"/addr_traddr", p.Addr)
+		writeFile(n, dir(p)+"/addr_trsvcid", strconv.Itoa(p.Svc))
+		writeFile(n, dir(p)+"/enable", "1")
+	}
 }
 
 // addSubsystem creates a subsystem unless it exists, and offers it.

@@ -48,6 +48,10 @@ type World interface {
 	// RemoveSubsystem withdraws the subsystem from the ports; AEN as above.
 	RemoveSubsystem(nqn string, ports ...Port)
 
+	// Refer makes the discovery controllers of a port refer to those of others,
+	// and to no more; AEN as above.
+	Refer(from Port, to ...Port)
+
 	// Configure writes the daemon's configuration file.
 	Configure(d Daemon, text string)
 	// Unconfigure removes the daemon's configuration file.
@@ -79,8 +83,9 @@ type World interface {
 	// Answer asks a daemon how it is, and tells how long that took.
 	Answer(Daemon) (time.Duration, error)
 
-	// ForgetState removes the state files of the daemons, which do not run.
-	ForgetState()
+	// ForgetState removes the state files of daemons, which do not run; of all
+	// if none is named.
+	ForgetState(...Daemon)
 	// State is the text of a daemon's state file, and SetState replaces it.
 	State(Daemon) string
 	SetState(d Daemon, text string)
