@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -429,6 +431,19 @@ func TestAvahiInterfaceGone(t *testing.T) {
 	a.remove(gone)
 	a.remove(right)
 	h.want(`removed lo IPv4 _nvme-disc._tcp right array.local [192.0.2.1] 8009 []`)
+}
+
+// An Avahi that the bus can start is started.
+func TestAvahiActivated(t *testing.T) {
+	dir := t.TempDir()
+	started := filepath.Join(dir, "started")
+	service := "[D-BUS Service]\nName=" + avahiName + "\nExec=/bin/sh -c 'echo >>" + started + "'\n"
+	if err := os.WriteFile(filepath.Join(dir, avahiName+".service"), []byte(service), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stastest.NewSystemBus(t, stastest.AllowAll+"<servicedir>"+dir+"</servicedir>")
+	browse(t, mdns.Avahi{Log: discard})
+	eventually(t, "started", func() bool { _, err := os.Stat(started); return err == nil })
 }
 
 // still is a browser that knows one service and nothing else.
