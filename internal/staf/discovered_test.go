@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -693,6 +694,68 @@ func TestAnnouncementsBounded(t *testing.T) {
 			t.Errorf("%d services are remembered", got)
 		}
 	})
+}
+
+// Whatever is heard or not, in whatever order: what is connected stays as it
+// is, and once the world is quiet, what is announced is connected.
+func TestAnnouncementsInAnyOrder(t *testing.T) {
+	for range 20 {
+		seed := rand.Uint64()
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 0))
+			r, n := newNetwork(t)
+			r.conf = persistence + "0\n"
+			r.start()
+			connected := make(map[string]string) // device by address and interface
+			for step := range 100 {
+				s := offer([]string{"eth0", "eth1"}[random.IntN(2)], []string{"1", "2"}[random.IntN(2)], fmt.Sprint("n=", random.IntN(3)))
+				switch random.IntN(10) {
+				case 0, 1, 2:
+					n.tell(mdns.Added, s)
+				case 3:
+					n.tell(mdns.Updated, s)
+				case 4:
+					n.tell(mdns.Removed, s)
+				case 5:
+					n.tell(mdns.SourceLost, mdns.Service{})
+				case 6:
+					n.tell(mdns.SourceLost, mdns.Service{Index: s.Index, Family: s.Family})
+				case 7:
+					n.tell(mdns.SourceFound, mdns.Service{})
+				case 8:
+					time.Sleep(time.Duration(random.IntN(60)) * time.Second)
+				case 9:
+					switch random.IntN(3) {
+					case 0:
+						r.stop()
+						r.start()
+					case 1:
+						r.reconfigure(persistence + "0\n[Service Discovery]\nmdns=" + []string{"auto", "avahi", "embedded"}[random.IntN(3)] + "\n")
+					case 2:
+						r.reconfigure(persistence + "0\n" + disabled)
+					}
+				}
+				settle()
+				now := make(map[string]string)
+				for _, c := range r.kernel.Controllers() {
+					now[c.TrSvcID+"@"+c.HostIface] = c.Name
+				}
+				for where, device := range connected {
+					if now[where] != device {
+						t.Fatalf("seed %d, step %d: %s was %s and is %q", seed, step, where, device, now[where])
+					}
+				}
+				connected = now
+			}
+			r.reconfigure(persistence + "0\n")
+			time.Sleep(2 * time.Minute)
+			for _, s := range n.there {
+				if connected[fmt.Sprint(s.Port, "@", s.Iface)] == "" && !strings.Contains(r.discovered(), fmt.Sprintf("%d@%s discovered live", s.Port, s.Iface)) {
+					t.Errorf("seed %d: %v is announced, and not connected: %s", seed, s.Key(), r.discovered())
+				}
+			}
+		})
+	}
 }
 
 func FuzzText(f *testing.F) {
