@@ -28,6 +28,7 @@ type network struct {
 	mode   conf.MDNS // of who browses, "" if nobody does
 	report func(mdns.Event)
 	there  map[mdns.Key]mdns.Service
+	asked  int // to browse
 }
 
 // newNetwork makes a rig whose stafd is not configured, and browses.
@@ -47,6 +48,7 @@ type browser struct {
 func (b browser) Browse(ctx context.Context, report func(mdns.Event)) error {
 	n := b.network
 	n.mode, n.report = b.mode, report
+	n.asked++
 	report(mdns.Event{Kind: mdns.SourceFound})
 	for _, s := range n.there {
 		report(mdns.Event{Kind: mdns.Added, Service: s})
@@ -466,6 +468,24 @@ func TestModes(t *testing.T) {
 			}
 			r.expectBrowse(c.conf, c.browse)
 			r.expect(c.conf, "1@eth0 discovered live")
+		}
+	})
+}
+
+// Who cannot listen is asked again at a reload, and who can is not.
+func TestReloadWhileNobodyListens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, n := newNetwork(t)
+		r.start()
+		r.reconfigure("")
+		r.reconfigure("")
+		if n.asked != 1 {
+			t.Errorf("asked %d times", n.asked)
+		}
+		n.tell(mdns.SourceLost, mdns.Service{})
+		r.reconfigure("")
+		if n.asked != 2 {
+			t.Errorf("asked %d times, while nobody listened", n.asked)
 		}
 	})
 }
