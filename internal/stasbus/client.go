@@ -236,6 +236,23 @@ func (c *Client) pages(ctx context.Context) ([]DCPage[logpage.Entry], error) {
 	return pages, err
 }
 
+// Disconnect calls the method of that name (stacd only, for root).
+func (c *Client) Disconnect(ctx context.Context, device string, force bool) (d Disconnected, err error) {
+	return d, c.callReport(ctx, &d, "disconnect", device, force)
+}
+
+// Hold calls the method of that name (stacd only, for root); 0 is until
+// somebody calls Release.
+func (c *Client) Hold(ctx context.Context, name string, duration time.Duration) (h Hold, err error) {
+	seconds := min((duration+time.Second-1)/time.Second, time.Duration(maxHold))
+	return h, c.callReport(ctx, &h, "hold", name, uint32(seconds))
+}
+
+// Release calls the method of that name (stacd only, for root).
+func (c *Client) Release(ctx context.Context, name string) (released []Hold, err error) {
+	return released, c.callReport(ctx, &released, "release", name)
+}
+
 // Tron reads the property of that name.
 func (c *Client) Tron(ctx context.Context) (bool, error) {
 	var v dbus.Variant
