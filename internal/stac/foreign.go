@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/nvme-stas/stas/internal/conf"
+	"github.com/nvme-stas/stas/internal/reconcile"
 	"github.com/nvme-stas/stas/internal/registry"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/tid"
@@ -82,10 +83,7 @@ func (d *Daemon) audit() {
 		asked  map[tid.TID]bool // places, if there are strangers at all
 	)
 	for name, seen := range d.Engine().Unclaimed() {
-		id := tid.New(tid.TID{
-			Transport: seen.Transport, TrAddr: seen.TrAddr, TrSvcID: seen.TrSvcID, SubsysNQN: seen.SubsysNQN,
-			HostTrAddr: seen.HostTrAddr, HostIface: seen.HostIface, HostNQN: seen.HostNQN,
-		})
+		id := identityOf(seen)
 		if asked == nil {
 			asked = d.places()
 		}
@@ -113,6 +111,14 @@ func (d *Daemon) audit() {
 	if len(remove) > 0 {
 		d.InBackground(func() { d.removeStrangers(remove) })
 	}
+}
+
+// identityOf is the transport ID of a device that others connected.
+func identityOf(seen reconcile.Observed) tid.TID {
+	return tid.New(tid.TID{
+		Transport: seen.Transport, TrAddr: seen.TrAddr, TrSvcID: seen.TrSvcID, SubsysNQN: seen.SubsysNQN,
+		HostTrAddr: seen.HostTrAddr, HostIface: seen.HostIface, HostNQN: seen.HostNQN,
+	})
 }
 
 // places are those of all controllers that are wanted.

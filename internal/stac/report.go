@@ -3,6 +3,7 @@ package stac
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
@@ -40,6 +41,7 @@ func (d *Daemon) AddTo(r *stasbus.Report) {
 	for _, x := range d.holds.list {
 		r.Holds = append(r.Holds, d.tellHold(x))
 	}
+	d.addKept(r)
 	for i := range r.Controllers {
 		c := &r.Controllers[i]
 		if origin, ok := configured[c.TID()]; ok {
@@ -80,4 +82,24 @@ func (d *Daemon) addStanding(c *stasbus.Controller) {
 		}
 	}
 	c.Held = len(c.HeldBy) > 0 // and not for want of attempts
+}
+
+// addKept adds what stays although nobody asks for it.
+func (d *Daemon) addKept(r *stasbus.Report) {
+	scope := make(map[string]tid.TID)
+	for id := range d.kept {
+		if device, _ := d.Engine().Find(id); device != "" {
+			scope[device] = id
+		}
+	}
+	for device, seen := range d.Engine().Unclaimed() {
+		k := stasbus.Kept{ID: stasbus.ID(identityOf(seen)), Device: device, Why: d.Booted(identityOf(seen))}
+		if id, ok := scope[device]; ok && k.Why == "" {
+			k.ID, k.Why = stasbus.ID(id), "disconnect-scope is "+string(d.cfg.DisconnectScope)
+		}
+		if k.Why != "" {
+			r.Kept = append(r.Kept, k)
+		}
+	}
+	slices.SortFunc(r.Kept, func(a, b stasbus.Kept) int { return strings.Compare(a.Device, b.Device) })
 }

@@ -284,6 +284,7 @@ const (
 type Feed struct {
 	Log     *slog.Logger
 	timeout time.Duration // of one question, if not fetchTimeout
+	slowest time.Duration // see soak, if not soakMost
 }
 
 // Follow calls deliver with all pages whenever they may have changed, until
@@ -334,6 +335,7 @@ func (f Feed) follow(ctx context.Context, deliver func([]DCPage[logpage.Entry]),
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	changes := soak{most: cmp.Or(f.slowest, soakMost)}
 	for {
 		select {
 		case <-ctx.Done():
@@ -345,8 +347,13 @@ func (f Feed) follow(ctx context.Context, deliver func([]DCPage[logpage.Entry]),
 			for len(signals) > 0 {
 				<-signals // one question answers them all
 			}
+			if wait := time.Until(changes.due()); wait > 0 {
+				timer.Reset(wait)
+				continue
+			}
 		case <-timer.C:
 		}
+		changes.asked(time.Now())
 		asking, cancel := context.WithTimeout(ctx, cmp.Or(f.timeout, fetchTimeout))
 		pages, err := client.pages(asking)
 		cancel()

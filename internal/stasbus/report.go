@@ -33,6 +33,7 @@ type Report struct {
 	Holds       []Hold       `json:"holds,omitempty"` // of operators
 	Controllers []Controller `json:"controllers"`
 	Refused     []Refusal    `json:"refused"`
+	Kept        []Kept       `json:"kept,omitempty"`
 }
 
 // Host is who this host is to its storage.
@@ -256,6 +257,14 @@ type Refusal struct {
 
 // TID is the transport ID.
 func (r *Refusal) TID() tid.TID { return tid.TID(r.ID) }
+
+// Kept is a controller that nobody asks for, and that stays connected all the
+// same.
+type Kept struct {
+	ID
+	Device string `json:"device"`
+	Why    string `json:"why"`
+}
 
 // LogPage is the log page of one discovery controller, as last read.
 type LogPage struct {

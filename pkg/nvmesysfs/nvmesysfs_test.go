@@ -403,6 +403,32 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
+// What it costs to look whether the connections of 1,000 controllers work.
+func BenchmarkState(b *testing.B) {
+	root := b.TempDir()
+	const n = 1000
+	for i := range n {
+		dir := filepath.Join(root, classDir, "nvme"+strconv.Itoa(i))
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			b.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "state"), []byte("live\n"), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	sysfs, err := NewFS(root)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		for i := range n {
+			if state, err := sysfs.State("nvme" + strconv.Itoa(i)); state != Live || err != nil {
+				b.Fatal(state, err)
+			}
+		}
+	}
+}
+
 func TestPaths(t *testing.T) {
 	tr := newTree(t)
 	const subsystem = "devices/virtual/nvme-subsystem/nvme-subsys0"
@@ -512,31 +538,5 @@ func TestSetTimeouts(t *testing.T) {
 	}
 	if err := tr.SetTimeouts("nvme0", Timeouts{}, Timeouts{ReconnectDelay: new(0)}); err == nil || errors.Is(err, ErrNoAttr) {
 		t.Errorf("a delay of 0: %v", err)
-	}
-}
-
-// What it costs to look whether the connections of 1,000 controllers work.
-func BenchmarkState(b *testing.B) {
-	root := b.TempDir()
-	const n = 1000
-	for i := range n {
-		dir := filepath.Join(root, classDir, "nvme"+strconv.Itoa(i))
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			b.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, "state"), []byte("live\n"), 0o600); err != nil {
-			b.Fatal(err)
-		}
-	}
-	sysfs, err := NewFS(root)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for b.Loop() {
-		for i := range n {
-			if state, err := sysfs.State("nvme" + strconv.Itoa(i)); state != Live || err != nil {
-				b.Fatal(state, err)
-			}
-		}
 	}
 }
