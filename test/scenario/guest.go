@@ -254,6 +254,22 @@ func (g *Guest) Answer(d Daemon) (time.Duration, error) {
 	return time.Since(began), err
 }
 
+// Plan implements [World].
+func (g *Guest) Plan(d Daemon, text string) (p stasbus.Plan) {
+	g.Helper()
+	args := []string{"plan", "-o", "json"}
+	if text != "" {
+		file := filepath.Join(g.TempDir(), "candidate.conf")
+		writeFile(g, file, text)
+		args = append(args, "-f", file)
+	}
+	out := run(g, tools[d], args...)
+	if err := json.Unmarshal([]byte(out), &p); err != nil {
+		g.Fatalf("%s plan: %v\n%s", tools[d], err, out)
+	}
+	return p
+}
+
 // Report implements [World].
 func (g *Guest) Report(d Daemon) (r stasbus.Report) {
 	g.Helper()

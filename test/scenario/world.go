@@ -73,6 +73,9 @@ type World interface {
 	Stop(...Daemon)
 	// Reload makes the daemons read their configuration again.
 	Reload(...Daemon)
+	// Plan asks a daemon what a reload with another configuration would do, or
+	// if the text is empty, with the present one.
+	Plan(d Daemon, text string) stasbus.Plan
 	// Kill ends a daemon as SIGKILL does; its supervisor starts it again.
 	Kill(Daemon)
 
