@@ -228,6 +228,9 @@ func damages(text string) map[string]string {
 }
 
 func stateDamaged(v *victim) {
+	const more = "nqn.2026-11.org.example:more"
+	v.AddSubsystem(more, portA)
+	v.allLive(soon, 1)
 	for what := range damages("....") {
 		v.Stop(Stafd, Stacd)
 		for _, d := range []Daemon{Stafd, Stacd} {
@@ -239,16 +242,19 @@ func stateDamaged(v *victim) {
 			v.SetState(d, damaged)
 		}
 		v.Start(Stafd, Stacd)
-		v.allLive(soon, 0)
+		v.allLive(soon, 1)
 		v.prompt(Stafd)
 		v.prompt(Stacd)
 		v.Sleep(time.Second)
 	}
 	// They are the daemons' still: what is withdrawn goes.
-	v.RemoveSubsystem(nqn(0), portA)
-	v.allLive(soon, -1)
-	v.AddSubsystem(nqn(0), portA)
-	v.allLive(soon, 0)
+	v.RemoveSubsystem(more, portA)
+	eventually(v, soon, "one is withdrawn", func() string {
+		if n := len(v.Controllers()); n != 1+faultSubsystems {
+			return fmt.Sprintf("there are %d controllers", n)
+		}
+		return ""
+	})
 }
 
 // impatient has the kernel give up soon.
