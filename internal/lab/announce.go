@@ -7,10 +7,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
-	"github.com/grandcat/zeroconf"
 	"github.com/miekg/dns"
 
 	"github.com/nvme-stas/stas/pkg/target"
@@ -180,28 +180,7 @@ func (p announcement) publish() (withdraw func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	var addresses []string // of each interface its own, if there are none
-	if !p.address.Addr().IsUnspecified() {
-		addresses = []string{p.address.Addr().WithZone("").String()}
-	}
-	instance := label(p.Name)
-	text := []string{"p=tcp", "nqn=" + strings.ReplaceAll(p.nqn, `\`, `\\`)}
-	server, err := zeroconf.RegisterProxy(instance, serviceType, domain, int(p.address.Port()), hostName(p.address), addresses, text, interfaces)
-	if err != nil {
-		return nil, err
-	}
-	if !p.cdc {
-		return server.Shutdown, nil
-	}
-	pointer, err := publishPointer(interfaces, cdcSubtype+"."+domain, instance+"."+serviceType+"."+domain)
-	if err != nil {
-		server.Shutdown()
-		return nil, err
-	}
-	return func() {
-		pointer.withdraw()
-		server.Shutdown()
-	}, nil
+	return publish(interfaces, p.records)
 }
 
 // interfacesFor returns the interface of a name, or without one those that have
@@ -242,17 +221,8 @@ func has(i net.Interface, address netip.Addr) bool {
 	if zone := address.Zone(); zone != "" && zone != i.Name {
 		return false
 	}
-	addresses, err := i.Addrs()
-	if err != nil {
-		return false // it has just gone
-	}
-	for _, a := range addresses {
-		prefix, err := netip.ParsePrefix(a.String())
-		if err == nil && prefix.Addr().Unmap() == address.WithZone("") {
-			return true
-		}
-	}
-	return false
+	addresses, _ := addressesOf(i) // none if it has just gone
+	return slices.Contains(addresses, address.WithZone(""))
 }
 
 // hostName is the name of the host in an announcement. It is not that of the
@@ -271,8 +241,8 @@ func hostName(address netip.AddrPort) string {
 	return fmt.Sprintf("lab-%.48s-%d", name, address.Port())
 }
 
-// label writes a text as a label of a name the way names from the network are
-// written, since the library compares them so.
+// label writes a text as a label of a name, with dots and what cannot be printed
+// escaped.
 func label(text string) string {
 	wire := append([]byte{byte(len(text))}, text...)
 	name, _, err := dns.UnpackDomainName(append(wire, 0), 0)

@@ -13,10 +13,13 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/nvme-stas/stas/internal/mdns"
+	"github.com/nvme-stas/stas/pkg/target"
 )
 
 // ear hears what is said by mDNS on the loopback interface.
-type ear pointerSocket
+type ear struct{ *mdns.Socket }
 
 func listenMDNS(t *testing.T) ear {
 	t.Helper()
@@ -24,12 +27,12 @@ func listenMDNS(t *testing.T) ear {
 	if err != nil {
 		t.Skip(err)
 	}
-	socket, err := joinGroup("udp4", lo, net.IPv4(224, 0, 0, 251))
+	socket, err := mdns.Open(lo.Name, lo.Index, mdns.IPv4)
 	if err != nil {
 		t.Skip("mDNS cannot be heard here: ", err)
 	}
 	t.Cleanup(func() { socket.Close() })
-	e := ear(socket)
+	e := ear{socket}
 	// Does the interface carry multicasts at all?
 	e.ask(t, "is-there-an-echo.local.")
 	if !e.hear(5*time.Second, func(m dns.Msg) bool {
@@ -55,7 +58,7 @@ func (e ear) ask(t *testing.T, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.WriteTo(packet, e.group); err != nil {
+	if err := e.Send(packet); err != nil {
 		t.Skip("the loopback interface takes no multicasts here: ", err)
 	}
 }
@@ -140,8 +143,7 @@ listeners:
 	if err := lab.Restart("a", time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	expect("restarting", "gone ", subtype)
-	expect("restarting", "gone ", slices.Clone(records)...)
+	expect("restarting", "gone ", append(slices.Clone(records), subtype)...)
 	if err := lab.RemoveListener("a"); err != nil {
 		t.Fatal(err)
 	}
@@ -164,6 +166,8 @@ func TestAnnounceMistakes(t *testing.T) {
 	}{
 		{Announce{Name: "x", Interface: "eth99"}, `announce: there is no interface "eth99"; there are `},
 		{Announce{Name: strings.Repeat("x", 64)}, "announce: the name has 64 bytes, 63 are allowed"},
+		{Announce{Name: "x", TTL: target.Duration(1500 * time.Millisecond)}, "announce: the TTL has to be of whole seconds, up to 24h0m0s"},
+		{Announce{TTL: target.Duration(time.Second)}, "announce: the name is missing"},
 		{Announce{Name: "x."}, `announce: the name "x." must not begin or end in a dot`},
 	} {
 		add := Listener{Announce: c.announce}
@@ -177,6 +181,44 @@ func TestAnnounceMistakes(t *testing.T) {
 	}
 	if _, err := interfacesFor("", netip.MustParseAddr("203.0.113.99")); err == nil || !strings.Contains(err.Error(), "no interface has the address") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestRecords: a listener at any address has those of the interface told.
+func TestRecords(t *testing.T) {
+	lo, err := loopback()
+	if err != nil {
+		t.Skip(err)
+	}
+	for address, want := range map[string]string{
+		"[::]:8009":             "127.0.0.1",
+		"192.0.2.1:8009":        "192.0.2.1",
+		"[fe80::1%eth0]:8009":   "fe80::1",
+		"[::ffff:10.0.0.1]:809": "10.0.0.1",
+	} {
+		a := announcement{Announce: Announce{Name: "x", TTL: target.Duration(7 * time.Second)}, address: netip.MustParseAddrPort(address), cdc: true}
+		list, err := a.records(lo)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, rr := range list {
+			if rr.Header().Ttl != 7 {
+				t.Errorf("TTL of %v", rr)
+			}
+			switch rr := rr.(type) {
+			case *dns.A:
+				got = append(got, rr.A.String())
+			case *dns.AAAA:
+				got = append(got, rr.AAAA.String())
+			}
+		}
+		if !slices.Contains(got, want) || address != "[::]:8009" && len(got) != 1 {
+			t.Errorf("%s: %v", address, got)
+		}
+		if n := len(list) - len(got); n != 4 {
+			t.Errorf("%d records besides", n)
+		}
 	}
 }
 

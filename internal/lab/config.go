@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/nvme-stas/stas/pkg/dhchap"
 	"github.com/nvme-stas/stas/pkg/target"
@@ -48,6 +49,9 @@ type Announce struct {
 	// Interface is where it is announced; those that have the listener's
 	// address if empty.
 	Interface string `json:"interface,omitempty"`
+	// TTL is how long hosts may believe it without asking again, in whole seconds;
+	// what RFC 6762 recommends if 0.
+	TTL target.Duration `json:"ttl,omitempty"`
 }
 
 // Host is a host of the target. A key stands in the file, or in a file of its
@@ -154,12 +158,15 @@ func (c *Config) target(listeners []Listener) target.Config {
 }
 
 // Announcements.
-const maxInstance = 63 // bytes of a DNS label
+const (
+	maxInstance = 63 // bytes of a DNS label
+	maxTTL      = 24 * time.Hour
+)
 
 // check says what is wrong with an announcement.
 func (a Announce) check(l target.Listener) error {
 	switch {
-	case a.Name == "" && a.Interface != "":
+	case a.Name == "" && (a.Interface != "" || a.TTL != 0):
 		return errors.New("announce: the name is missing, without which nothing is announced")
 	case a.Name == "":
 		return nil
@@ -167,6 +174,8 @@ func (a Announce) check(l target.Listener) error {
 		return fmt.Errorf("announce: the name has %d bytes, %d are allowed", len(a.Name), maxInstance)
 	case strings.HasPrefix(a.Name, ".") || strings.HasSuffix(a.Name, "."):
 		return fmt.Errorf("announce: the name %q must not begin or end in a dot", a.Name)
+	case a.TTL < 0 || a.TTL > target.Duration(maxTTL) || time.Duration(a.TTL)%time.Second != 0:
+		return fmt.Errorf("announce: the TTL has to be of whole seconds, up to %v", maxTTL)
 	case l.Discovery.Type == target.NoDiscovery:
 		return errors.New("announce: there is no discovery service that could be announced")
 	}

@@ -86,6 +86,7 @@ type avahiWatch struct {
 	report  func(Event)
 	standIn standIn
 	session *session // nil while there is no Avahi
+	unwatch func()   // the interfaces, while there is
 	told    bool     // that there is none
 }
 
@@ -106,6 +107,7 @@ func (w *avahiWatch) away(ctx context.Context, why error) {
 func (w *avahiWatch) lost() {
 	if w.session != nil {
 		w.session = nil
+		w.unwatch()
 		w.report(Event{Kind: SourceLost})
 	}
 }
@@ -183,6 +185,7 @@ func (w *avahiWatch) serve(ctx context.Context) error {
 					w.report(Event{Kind: SourceLost})
 				}
 				w.session, w.told = s, false
+				w.unwatch = watchDeafness(ctx, w.Log)
 				w.Log.Info("browsing by mDNS by way of Avahi")
 				w.report(Event{Kind: SourceFound})
 			}

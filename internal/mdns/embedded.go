@@ -28,7 +28,16 @@ type Embedded struct {
 
 // NewEmbedded returns the browser of this host's interfaces.
 func NewEmbedded(complain func(text string)) *Embedded {
-	return &Embedded{Complain: complain, watch: ifaces.Watch, open: openSocket}
+	return &Embedded{Complain: complain, watch: ifaces.Watch, open: func(i ifaces.Iface, f Family) (socket, error) {
+		return Open(i.Name, i.Index, f)
+	}}
+}
+
+// socket is a Socket, or a test's.
+type socket interface {
+	ReadFromUDPAddrPort(buf []byte) (n int, from netip.AddrPort, err error)
+	Send(packet []byte) error
+	Close() error // ends reading
 }
 
 const (
@@ -60,7 +69,7 @@ func (e *Embedded) Browse(ctx context.Context, report func(Event)) error {
 	defer func() {
 		cancel()
 		for _, l := range b.links {
-			l.socket.close()
+			l.socket.Close()
 		}
 		b.running.Wait()
 	}()
@@ -150,7 +159,7 @@ func (b *browsing) step() time.Time {
 			packets, events := l.step(now)
 			for _, p := range packets {
 				// What is lost is asked for again; the schedule sees to it.
-				if err := l.socket.write(p); err != nil {
+				if err := l.socket.Send(p); err != nil {
 					b.complain(fmt.Sprintf("%s, %s: mDNS queries cannot be sent: %v", l.iface, l.family, err))
 				}
 			}
@@ -173,16 +182,10 @@ func (b *browsing) follow() {
 	exists := make(map[int]bool)
 	for _, i := range b.there {
 		exists[i.Index] = true
-		if !i.Up || !i.Multicast {
-			continue
-		}
-		// To be sent by, the family has to have an address; and the group's of IPv6 one of
-		// the same scope.
-		if i.Has(netip.Addr.Is4) {
-			wanted[linkKey{i.Index, i.Name, i.VRF, IPv4}] = i
-		}
-		if i.Has(func(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }) {
-			wanted[linkKey{i.Index, i.Name, i.VRF, IPv6}] = i
+		for _, family := range []Family{IPv4, IPv6} {
+			if usable(i, family) {
+				wanted[linkKey{i.Index, i.Name, i.VRF, family}] = i
+			}
 		}
 	}
 	for key, l := range b.links {
@@ -225,7 +228,7 @@ func (b *browsing) drop(l *liveLink) {
 }
 
 func (b *browsing) close(l *liveLink) {
-	l.socket.close()
+	l.socket.Close()
 	delete(b.links, l.key)
 }
 
@@ -241,7 +244,7 @@ func (b *browsing) complain(text string) {
 func (b *browsing) read(l *liveLink) {
 	buf := make([]byte, maxMessage)
 	for {
-		n, from, err := l.socket.read(buf)
+		n, from, err := l.socket.ReadFromUDPAddrPort(buf)
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
@@ -251,7 +254,7 @@ func (b *browsing) read(l *liveLink) {
 			case <-b.ctx.Done():
 			}
 			return
-		case from.Port() != port: // RFC 6762, section 6
+		case from.Port() != Port: // RFC 6762, section 6
 			continue
 		}
 		select {

@@ -33,7 +33,7 @@ type datagram struct {
 	err    error
 }
 
-func (s *fakeSocket) read(buf []byte) (int, netip.AddrPort, error) {
+func (s *fakeSocket) ReadFromUDPAddrPort(buf []byte) (int, netip.AddrPort, error) {
 	select {
 	case d := <-s.incoming:
 		return copy(buf, d.packet), d.from, d.err
@@ -42,9 +42,9 @@ func (s *fakeSocket) read(buf []byte) (int, netip.AddrPort, error) {
 	}
 }
 
-func (s *fakeSocket) close() { s.once.Do(func() { close(s.closed) }) }
+func (s *fakeSocket) Close() error { s.once.Do(func() { close(s.closed) }); return nil }
 
-func (s *fakeSocket) write(packet []byte) error {
+func (s *fakeSocket) Send(packet []byte) error {
 	s.Lock()
 	defer s.Unlock()
 	s.queries++

@@ -237,7 +237,7 @@ func (p *peer) listen(name string) {
 			return err
 		}
 		for network, group := range map[string]*net.UDPAddr{
-			"udp4": {IP: group4.AsSlice(), Port: port}, "udp6": {IP: group6.AsSlice(), Port: port, Zone: name},
+			"udp4": {IP: group4.AsSlice(), Port: Port}, "udp6": {IP: group6.AsSlice(), Port: Port, Zone: name},
 		} {
 			conn, err := net.ListenMulticastUDP(network, i, group)
 			if err != nil {
@@ -526,5 +526,84 @@ func TestVLANs(t *testing.T) {
 	}
 	if b.told != nil {
 		t.Errorf("complaints: %q", b.told)
+	}
+}
+
+// TestBesideAvahi: who asks avahi-daemon by unicast is answered by it, also while
+// this browser runs.
+func TestBesideAvahi(t *testing.T) {
+	if _, err := exec.LookPath("avahi-daemon"); err != nil {
+		t.Skip(err)
+	}
+	if !isolated(t) {
+		return
+	}
+	b := newBed(t)
+	p := b.link("eth0", "10.0.0")
+	file := t.TempDir() + "/avahi.conf"
+	b.must(os.WriteFile(file, []byte("[server]\nhost-name=beside\nenable-dbus=no\nuse-ipv6=no\n"), 0o644))
+	b.must(os.MkdirAll("/run/avahi-daemon", 0o755))
+	var out strings.Builder
+	cmd := exec.Command("avahi-daemon", "--no-drop-root", "--no-chroot", "--no-rlimits", "--file="+file)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	b.must(cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("avahi-daemon said:\n%s", out.String())
+		}
+	})
+	ask := func() (answer *dns.Msg, err error) {
+		p.in(func() error {
+			m := new(dns.Msg)
+			m.SetQuestion("beside.local.", dns.TypeA)
+			answer, _, err = (&dns.Client{Timeout: time.Second}).Exchange(m, fmt.Sprint("10.0.0.1:", Port))
+			return nil
+		})
+		return answer, err
+	}
+	for begin := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		if _, err := ask(); err == nil {
+			break
+		} else if time.Since(begin) > 20*time.Second {
+			t.Fatal("avahi-daemon does not answer by itself: ", err)
+		}
+	}
+	b.browse()
+	p.add(at("array", "10.0.0.2"))
+	b.wait("seen", 10*time.Second, func(there map[Key]Service) bool { return len(there) == 2 })
+	for i := range 20 {
+		if answer, err := ask(); err != nil || len(answer.Answer) == 0 {
+			t.Errorf("question %d: %v, %v", i, answer, err)
+		}
+	}
+	b.wait("still seen", 0, func(there map[Key]Service) bool { return len(there) == 2 })
+}
+
+// TestManyInstances: 200 on one link, by both protocols.
+func TestManyInstances(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	const n = 200
+	b := newBed(t)
+	p := b.link("eth0", "10.0.0")
+	p.mu.Lock()
+	for i := range n {
+		p.hosts[fmt.Sprint(i)] = at(fmt.Sprintf("array-rack-%03d-sn0012", i), fmt.Sprintf("10.0.0.%d", i+3))
+	}
+	p.mu.Unlock()
+	b.browse()
+	took := b.wait("all", 10*time.Second, func(there map[Key]Service) bool { return len(there) == 2*n })
+	p.mu.Lock()
+	t.Logf("%d services after %v; %d packets with questions", 2*n, took, p.queries)
+	p.mu.Unlock()
+	time.Sleep(4 * time.Second) // the next queries tell what is known
+	b.wait("the same", 0, func(there map[Key]Service) bool { return len(there) == 2*n })
+	for _, e := range b.takeEvents() {
+		if !strings.HasPrefix(e, "added ") {
+			t.Error(e)
+		}
 	}
 }

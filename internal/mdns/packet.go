@@ -213,37 +213,46 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 // (RFC 6762, section 7.1), and for others, in as few packets as they fit in.
 func encode(browse []question, known []dns.RR, others []question) (packets [][]byte) {
 	var m *dns.Msg
-	begin := func() { m = &dns.Msg{Compress: true} }
+	size := 0 // of m, at most: names are compressed, which takes time to count
+	begin := func() { m, size = &dns.Msg{Compress: true}, headerSize }
 	flush := func() {
 		if packet, err := m.Pack(); err == nil { // names came from packets
 			packets = append(packets, packet)
 		}
 		begin()
 	}
-	full := func() bool { return m.Len() > maxQuery && len(m.Question)+len(m.Answer) > 1 }
-	ask := func(q question) {
+	full := func(added int) bool {
+		if size += added; size <= maxQuery {
+			return false
+		}
+		size = m.Len()
+		return size > maxQuery && len(m.Question)+len(m.Answer) > 1
+	}
+	ask := func(q question) (added int) {
 		m.Question = append(m.Question, dns.Question{Name: q.name, Qtype: q.qtype, Qclass: dns.ClassINET})
+		return len(q.name) + 1 + 4
 	}
 	begin()
 	for _, q := range browse {
-		ask(q)
+		size += ask(q)
 	}
 	for _, a := range known {
-		if m.Answer = append(m.Answer, a); full() {
+		if m.Answer = append(m.Answer, a); full(dns.Len(a)) {
 			m.Answer = m.Answer[:len(m.Answer)-1]
 			m.Truncated = true // more follow (section 7.2)
 			flush()
 			m.Answer = append(m.Answer, a)
+			size += dns.Len(a)
 		}
 	}
 	if len(packets) > 0 { // answers belong to the questions before them
 		flush()
 	}
 	for _, q := range others {
-		if ask(q); full() {
+		if full(ask(q)) {
 			m.Question = m.Question[:len(m.Question)-1]
 			flush()
-			ask(q)
+			size += ask(q)
 		}
 	}
 	if len(m.Question)+len(m.Answer) > 0 {

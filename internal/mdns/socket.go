@@ -6,55 +6,35 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/nvme-stas/stas/internal/ifaces"
 )
 
-const (
-	port     = 5353
-	hopLimit = 255 // RFC 6762, section 11
-)
+// Port is that of mDNS.
+const Port = 5353
+
+const hopLimit = 255 // RFC 6762, section 11
 
 var (
 	group4 = netip.MustParseAddr("224.0.0.251")
 	group6 = netip.MustParseAddr("ff02::fb")
 )
 
-// socket sends to the group on one interface, and gets what others send to it
+// Socket sends to the group on one interface, and gets what others send to it
 // there.
-type socket interface {
-	read(buf []byte) (n int, from netip.AddrPort, err error)
-	write(packet []byte) error
-	close() // ends read
-}
-
-type udpSocket struct {
-	conn  *net.UDPConn
+type Socket struct {
+	*net.UDPConn
 	group netip.AddrPort
 }
 
-func (s udpSocket) read(buf []byte) (int, netip.AddrPort, error) {
-	return s.conn.ReadFromUDPAddrPort(buf)
-}
-
-func (s udpSocket) write(packet []byte) error {
-	_, err := s.conn.WriteToUDPAddrPort(packet, s.group)
-	return err
-}
-
-func (s udpSocket) close() { s.conn.Close() }
-
-// openSocket opens the socket of an interface and a family. It is bound to the
-// address of the group, not to any address as net.ListenMulticastUDP does: so it
-// takes no packet away that is sent to another process on the port, avahi-daemon
-// say, and none of other interfaces come in, even between its first steps.
-func openSocket(i ifaces.Iface, family Family) (socket, error) {
+// Open opens the socket of an interface and a family. It is bound to the address
+// of the group, not to any address as net.ListenMulticastUDP does: so it takes no
+// packet away that is sent to another process on the port, avahi-daemon say, and
+// none of other interfaces come in, even between its first steps.
+func Open(name string, index int, family Family) (*Socket, error) {
 	domain, join, group := unix.AF_INET, join4, group4
 	if family == IPv6 {
-		domain, join, group = unix.AF_INET6, join6, group6.WithZone(i.Name)
+		domain, join, group = unix.AF_INET6, join6, group6.WithZone(name)
 	}
 	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -64,18 +44,24 @@ func openSocket(i ifaces.Iface, family Family) (socket, error) {
 	defer file.Close()
 	if err := errors.Join(
 		os.NewSyscallError("SO_REUSEADDR", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)),
-		os.NewSyscallError("SO_BINDTODEVICE", unix.BindToDevice(fd, i.Name)),
+		os.NewSyscallError("SO_BINDTODEVICE", unix.BindToDevice(fd, name)),
 	); err != nil {
 		return nil, err
 	}
-	if err := join(fd, i.Index); err != nil {
+	if err := join(fd, index); err != nil {
 		return nil, err
 	}
 	conn, err := net.FilePacketConn(file) // of a duplicate
 	if err != nil {
 		return nil, err
 	}
-	return udpSocket{conn.(*net.UDPConn), netip.AddrPortFrom(group, port)}, nil
+	return &Socket{conn.(*net.UDPConn), netip.AddrPortFrom(group, Port)}, nil
+}
+
+// Send sends a packet to the group.
+func (s *Socket) Send(packet []byte) error {
+	_, err := s.WriteToUDPAddrPort(packet, s.group)
+	return err
 }
 
 func join4(fd, index int) error {
@@ -89,12 +75,12 @@ func join4(fd, index int) error {
 	}
 	err := unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, group)
 	if errors.Is(err, unix.ENOBUFS) { // net/ipv4/igmp.c, ip_mc_join_group
-		return fmt.Errorf("%w: no more multicast groups are allowed: raise the sysctl net.ipv4.igmp_max_memberships%s", err, memberships())
+		return fmt.Errorf("%w: no more multicast groups are allowed: raise the sysctl net.ipv4.igmp_max_memberships (now %d)", err, maxMemberships())
 	}
 	if err != nil {
 		return os.NewSyscallError("IP_ADD_MEMBERSHIP", err)
 	}
-	return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet4{Port: port, Addr: group4.As4()}))
+	return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet4{Port: Port, Addr: group4.As4()}))
 }
 
 func join6(fd, index int) error {
@@ -108,15 +94,6 @@ func join6(fd, index int) error {
 		os.NewSyscallError("IPV6_MULTICAST_IF", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, index)),
 		os.NewSyscallError("IPV6_JOIN_GROUP", unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP,
 			&unix.IPv6Mreq{Multiaddr: group6.As16(), Interface: uint32(index)})),
-		os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet6{Port: port, Addr: group6.As16(), ZoneId: uint32(index)})),
+		os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet6{Port: Port, Addr: group6.As16(), ZoneId: uint32(index)})),
 	)
-}
-
-// memberships says how many groups a socket may join, for a person.
-func memberships() string {
-	text, err := os.ReadFile("/proc/sys/net/ipv4/igmp_max_memberships")
-	if err != nil {
-		return ""
-	}
-	return fmt.Sprintf(" (now %s)", strings.TrimSpace(string(text)))
 }

@@ -19,6 +19,13 @@ var runFiles embed.FS
 // testBinary is the name of the scenario tests in the guest.
 const testBinary = "scenario.test"
 
+// testBinaries are the tests in the guest: the scenarios, and those of packages
+// that need links of a real kernel, which a scenario runs.
+var testBinaries = map[string]string{
+	testBinary:  "./test/scenario",
+	"mdns.test": "./internal/mdns",
+}
+
 // payload is the disk that carries files into the guest, a tar unpacked over
 // its root file system before systemd starts. Errors of writing it are kept
 // until it is complete.
@@ -124,22 +131,24 @@ func (p *payload) addProduct(ctx context.Context) error {
 	return p.addTree(tree)
 }
 
-// addTests builds the scenario tests and puts them into the guest.
+// addTests builds the tests and puts them into the guest.
 func (p *payload) addTests(ctx context.Context) error {
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return err
 	}
 	progress("building the scenario tests")
-	file := filepath.Join(p.dir, testBinary)
-	if err := command(ctx, root, "go", "test", "-c", "-o", file, "./test/scenario"); err != nil {
-		return err
+	for name, directory := range testBinaries {
+		file := filepath.Join(p.dir, name)
+		if err := command(ctx, root, "go", "test", "-c", "-o", file, directory); err != nil {
+			return err
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		p.add("stage/"+name, 0o755, data)
 	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	p.add("stage/"+testBinary, 0o755, data)
 	return nil
 }
 
