@@ -66,6 +66,8 @@ type instance struct {
 	reload chan struct{}
 	state  *memory
 	bus    *stastest.Connection
+
+	restarts int // by the supervisor
 }
 
 func newFake(t *testing.T) *fake {
@@ -264,7 +266,10 @@ func (f *fake) Kill(d Daemon) {
 	f.states[d] = in.state.freeze()
 	f.Stop(d)
 	f.start(d)
+	f.running[d].restarts = in.restarts + 1
 }
+
+func (f *fake) Restarts(d Daemon) int { return f.running[d].restarts }
 
 // Hang silences stafd on the bus; whatever else it does, goes on.
 func (f *fake) Hang(d Daemon) { f.hang(d, true) }

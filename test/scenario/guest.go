@@ -280,14 +280,20 @@ func (g *Guest) Report(d Daemon) (r stasbus.Report) {
 }
 
 // MainPID returns the process of a daemon, 0 when it does not run.
-func (g *Guest) MainPID(d Daemon) int {
+func (g *Guest) MainPID(d Daemon) int { g.Helper(); return g.property(d, "MainPID") }
+
+// Restarts implements [World].
+func (g *Guest) Restarts(d Daemon) int { g.Helper(); return g.property(d, "NRestarts") }
+
+// property is a number that systemd knows of a unit.
+func (g *Guest) property(d Daemon, name string) int {
 	g.Helper()
-	text := run(g, "systemctl", "show", "--property=MainPID", "--value", string(d))
-	pid, err := strconv.Atoi(strings.TrimSpace(text))
+	text := run(g, "systemctl", "show", "--property="+name, "--value", string(d))
+	n, err := strconv.Atoi(strings.TrimSpace(text))
 	if err != nil {
-		g.Fatalf("main process of %s: %v", d, err)
+		g.Fatalf("%s of %s: %v", name, d, err)
 	}
-	return pid
+	return n
 }
 
 // ForgetState implements [World].

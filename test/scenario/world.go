@@ -84,6 +84,9 @@ type World interface {
 	Wake(Daemon)
 	// RestartBus ends the message bus, by force, and starts it again.
 	RestartBus()
+	// Restarts is how often a daemon was started again by its supervisor since it
+	// was started on request.
+	Restarts(Daemon) int
 	// Answer asks a daemon how it is, and tells how long that took.
 	Answer(Daemon) (time.Duration, error)
 	// Report is what a daemon tells of itself and its controllers.
