@@ -728,7 +728,7 @@ func TestShippedPolicy(t *testing.T) {
 	for _, d := range []struct {
 		names   stasbus.Names
 		backend stasbus.Backend
-	}{{stasbus.Staf, &stafd{}}, {stasbus.Stac, &stacd{}}} {
+	}{{stasbus.Staf, &planner{&stafd{}}}, {stasbus.Stac, &planner{&stacd{}}}} {
 		serve(t, d.names, d.backend)
 		for _, c := range []struct {
 			call []string
@@ -739,6 +739,7 @@ func TestShippedPolicy(t *testing.T) {
 			{call: []string{"org.freedesktop.DBus.Properties.Get", "string:" + d.names.Debug, "string:tron"}},
 			{call: []string{"org.freedesktop.DBus.Introspectable.Introspect"}},
 			{root: true, call: []string{"org.freedesktop.DBus.Properties.Set", "string:" + d.names.Debug, "string:tron", "variant:boolean:true"}},
+			{root: true, call: []string{d.names.Report + ".plan", "string:"}},
 		} {
 			for _, uid := range []uint32{0, nobody} {
 				cmd := exec.Command("dbus-send", append([]string{
