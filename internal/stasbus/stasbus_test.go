@@ -110,7 +110,7 @@ func (d *newStacd) Release(_ context.Context, name string) ([]stasbus.Hold, erro
 	return []stasbus.Hold{{Name: name}}, d.err
 }
 
-func (d *newStacd) Plan(_ context.Context, text string) (stasbus.Plan, error) {
+func (d *newStacd) Plan(context.Context, string) (stasbus.Plan, error) {
 	return stasbus.Plan{}, d.err
 }
 
