@@ -202,8 +202,26 @@ func (d *Daemon) deliver(pages []Page) {
 	if maps.EqualFunc(next, d.sources, slices.Equal) {
 		return
 	}
+	before := d.sources
 	d.sources = next
 	d.reconsider()
+	d.hurry(before)
+}
+
+// hurry has the controllers tried at once that are listed by a page that has
+// changed: something happens at the target.
+func (d *Daemon) hurry(before map[tid.TID][]logpage.Entry) {
+	now := time.Now()
+	for dc, entries := range d.sources {
+		if slices.Equal(entries, before[dc]) {
+			continue
+		}
+		for i := range entries {
+			if id, err := d.named(dc, &entries[i]); err == nil && isStorage(&entries[i]) {
+				d.Engine().Kick(id, now)
+			}
+		}
+	}
 }
 
 // place is where a discovery controller is, whoever asks it.
