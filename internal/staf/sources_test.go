@@ -165,7 +165,7 @@ func TestReferralFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var all []stastest.Referral
-		for i := range maxReferred + 100 {
+		for i := range maxReferred + 2*maxRefused {
 			all = append(all, stastest.Referral{Addr: fmt.Sprintf("10.1.%d.%d", i/250, i%250+1), Svc: "8009"})
 		}
 		r.kernel.Refer(addr, "1", all...)
@@ -174,6 +174,13 @@ func TestReferralFlood(t *testing.T) {
 		if err != nil || len(list) != 1+maxReferred {
 			t.Errorf("%d are wanted, want %d (%v)", len(list), 1+maxReferred, err)
 		}
+		if n := strings.Count(r.log.String(), "no more than"); n != maxRefused {
+			t.Errorf("told of %d, want %d", n, maxRefused)
+		}
+		r.event("NVME_AEN", "0x70f002")
+		r.refer("1", "2")
+		settle()
+		r.expectPages("it has come to reason", "1=True: 2=True:")
 	})
 }
 
