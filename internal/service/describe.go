@@ -70,7 +70,7 @@ func (s *Service) describe(st reconcile.Status, info bool) Description {
 	}
 	now := time.Now()
 	d.Dict["connect attempts"] = strconv.Itoa(st.Failures)
-	d.Dict["retry connect timer"] = timerText(st.Next, now)
+	d.Dict["retry connect timer"] = timerText(st.Next, now, s.retryMost)
 	if st.Busy == reconcile.Connect {
 		d.Dict["connect operation"] = OperationText(st.Failures, false)
 	}
@@ -108,7 +108,7 @@ func OperationText(failures int, completed bool) string {
 
 // timerText is a timer in the notation of nvme-stas: its interval and what is
 // left of it.
-func timerText(at, now time.Time) string {
+func timerText(at, now time.Time, interval time.Duration) string {
 	if at.IsZero() {
 		return off(retryFirst)
 	}

@@ -636,11 +636,11 @@ func TestTimerText(t *testing.T) {
 		1344 * time.Millisecond: "60.0s [1.344s]", 30 * time.Second: "60.0s [30s]", 2500 * time.Millisecond: "60.0s [2.5s]",
 		0: "60.0s [0s]", -time.Hour: "60.0s [0s]",
 	} {
-		if got := service.TimerText(now.Add(left), now); got != want {
+		if got := service.TimerText(now.Add(left), now, time.Minute); got != want {
 			t.Errorf("%v: %s, want %s", left, got, want)
 		}
 	}
-	if got := service.TimerText(time.Time{}, now); got != "1.0s [off]" {
+	if got := service.TimerText(time.Time{}, now, time.Minute); got != "1.0s [off]" {
 		t.Errorf("no timer: %s", got)
 	}
 }

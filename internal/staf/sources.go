@@ -35,6 +35,8 @@ const (
 	// maxReferred is how many discovery controllers may be wanted for no other
 	// reason than that they are referred to.
 	maxReferred = 1024
+	// maxRefused is of how many it is told that they are not connected.
+	maxRefused = 500
 )
 
 // wishes are the discovery controllers that shall be connected, in the order in
@@ -212,12 +214,13 @@ func (d *Daemon) follow(w *wishes) {
 // refuse notes that a discovery controller is not connected although another
 // one refers to it.
 func (d *Daemon) refuse(id, parent tid.TID, why string) {
-	if len(d.refused) < maxReferred {
-		d.refused = append(d.refused, stasbus.Refusal{
-			ID: stasbus.ID(id), Why: why,
-			Origins: []stasbus.Origin{{Kind: stasbus.Referral, By: new(stasbus.ID(parent))}},
-		})
+	if len(d.refused) >= maxRefused {
+		return
 	}
+	d.refused = append(d.refused, stasbus.Refusal{
+		ID: stasbus.ID(id), Why: why,
+		Origins: []stasbus.Origin{{Kind: stasbus.Referral, By: new(stasbus.ID(parent))}},
+	})
 	d.tell(slog.LevelInfo, fmt.Sprintf("%s refers to %s, which is not connected: %s", parent, id, why))
 }
 
