@@ -370,7 +370,7 @@ func TestConnectionsOfOthers(t *testing.T) {
 		{name: "another host NQN", conf: scopeAll, pages: listed, hostNQN: "nqn.2026-11.org.example:initramfs"},
 		{name: "booted from", conf: scopeAll, pages: listed, booted: true},
 		{name: "boot tables not read", conf: scopeAll, pages: listed, unread: true},
-		{name: "owned by another", conf: scopeAll, pages: listed, owner: "discoverd"},
+		{name: "owned by another", conf: scopeAll, pages: listed, owner: "csi-driver"},
 		{name: "held", conf: scopeAll, pages: listed, hold: "nqn.x"},
 		{name: "stafd is silent", conf: scopeAll},
 		{name: "a page is not known", conf: scopeAll, pages: []stac.Page{dc(1, yes, "a"), dc(2, no)}},
