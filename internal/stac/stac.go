@@ -331,8 +331,8 @@ func (d *Daemon) reconsider() {
 	wanted := made.wanted
 	now := time.Now()
 	for _, id := range made.order {
-		own := d.ownTimes(id)
-		d.Engine().Want(id, d.Untouched(id, made.options[id], own != conf.OwnTimes{}), now)
+		booted := d.BootTables().Booted(id) != "" && d.ownTimes(id) == conf.OwnTimes{}
+		d.Engine().Want(id, d.Untouched(id, made.options[id], booted), now)
 	}
 	for id := range made.stays {
 		d.WantUntilNow(id, d.cfg, d.identity)
