@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/logpage"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
