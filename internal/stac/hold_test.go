@@ -478,3 +478,28 @@ func TestScopes(t *testing.T) {
 		}
 	})
 }
+
+// What stays although nobody asks for it is in the report, with the reason.
+func TestKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.boot = bootedFrom("nqn.a")
+		r.conf = "[I/O controller connection management]\ndisconnect-scope=no-disconnect\n"
+		r.offer("a", "b")
+		r.start()
+		r.deliver([]stac.Page{dc(1, yes, "a", "b")})
+		r.others("nqn.x", "")
+		r.deliver([]stac.Page{dc(1, yes)})
+		rep, err := r.daemon.Report(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(map[string]string)
+		for _, k := range rep.Kept {
+			got[k.SubsysNQN] = k.Why
+		}
+		if len(got) != 2 || !strings.Contains(got["nqn.a"], "boot table NBFT") || got["nqn.b"] != "disconnect-scope is no-disconnect" {
+			t.Errorf("kept: %v", got)
+		}
+	})
+}
