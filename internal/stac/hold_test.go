@@ -447,6 +447,32 @@ func TestConnectionsOfOthersLater(t *testing.T) {
 	})
 }
 
+// What others made, and what is in use, is theirs again when the scope says so.
+func TestConnectionsOfOthersInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.conf = scopeAll
+		r.offer("a")
+		r.others("nqn.x", "")
+		r.kernel.SetInUse("nvme0n1", "nvme0n1 is open in mysqld")
+		r.start()
+		r.deliver([]stac.Page{dc(1, yes, "a")})
+		r.wait()
+		if r.controllers()["x"].Withheld == nil {
+			t.Errorf("nothing tells that it is in use: %+v", r.controllers())
+		}
+		r.reconfigure("")
+		r.kernel.SetInUse("nvme0n1")
+		for range 3 {
+			r.wait()
+		}
+		r.expectConnected("the scope is ours", "nvme0=nqn.x nvme1=nqn.a")
+		r.reconfigure(scopeAll)
+		r.wait()
+		r.expectConnected("the scope is all", "nvme1=nqn.a")
+	})
+}
+
 // What a scope keeps is not forgotten: the next one may let it go. What the
 // configuration excludes goes in any (defect 38 of nvme-stas).
 func TestScopes(t *testing.T) {

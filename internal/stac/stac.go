@@ -73,6 +73,7 @@ type Daemon struct {
 	parked  map[tid.TID]parked
 
 	strangers map[string]stranger // by device
+	foreign   map[tid.TID]bool    // what others made, and the scope has removed
 	nextAudit *time.Timer
 }
 
@@ -110,7 +111,8 @@ func New(env service.Env, feed Feed) *Daemon {
 		told:    make(map[string]bool),
 
 		kept: make(map[tid.TID]bool), withheld: make(map[tid.TID]withheld), awaited: make(map[tid.TID][]operation),
-		parked: make(map[tid.TID]parked),
+		foreign: make(map[tid.TID]bool),
+		parked:  make(map[tid.TID]parked),
 	}
 	d.Service = service.New(tid.IO, d, env)
 	return d
@@ -443,7 +445,7 @@ func (d *Daemon) save() {
 	}
 	for id := range d.withheld {
 		// Still to be disconnected: as if nobody had told yet.
-		if _, ok := d.wanted[id]; !ok {
+		if _, ok := d.wanted[id]; !ok && !d.foreign[id] {
 			s.Wanted = append(s.Wanted, wantedState{TID: id})
 		}
 	}
