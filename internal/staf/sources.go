@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/logpage"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
@@ -150,7 +151,8 @@ func (d *Daemon) reconsider() {
 		}
 		c.explicit = n.explicit
 		if n.options != nil {
-			c.options = n.options
+			booted := c.origin == originNBFT && d.cfg.ParamsFor(id).Own == conf.OwnTimes{}
+			c.options = new(d.Untouched(id, *n.options, booted))
 			d.Engine().Want(id, c.attempt(), now)
 		} else {
 			d.WantUntilNow(id, d.cfg, d.identity)
