@@ -728,7 +728,7 @@ func TestShippedPolicy(t *testing.T) {
 	for _, d := range []struct {
 		names   stasbus.Names
 		backend stasbus.Backend
-	}{{stasbus.Staf, &stafd{}}, {stasbus.Stac, &newStacd{}}} {
+	}{{stasbus.Staf, &planner{&stafd{}}}, {stasbus.Stac, &newStacd{}}} {
 		serve(t, d.names, d.backend)
 		type call struct {
 			call []string
@@ -749,6 +749,7 @@ func TestShippedPolicy(t *testing.T) {
 			{call: []string{"org.freedesktop.DBus.Properties.Get", "string:" + d.names.Debug, "string:tron"}},
 			{call: []string{"org.freedesktop.DBus.Introspectable.Introspect"}},
 			{root: true, call: []string{"org.freedesktop.DBus.Properties.Set", "string:" + d.names.Debug, "string:tron", "variant:boolean:true"}},
+			{root: true, call: []string{d.names.Report + ".plan", "string:"}},
 		}...) {
 			for _, uid := range []uint32{0, nobody} {
 				cmd := exec.Command("dbus-send", append([]string{
