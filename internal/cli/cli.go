@@ -121,6 +121,8 @@ terminal, and nothing is asked for, it is what nvme-stas 2.x prints.`,
 	root.AddCommand(t.ls(), t.status(), t.explain(), t.trace("tron", true), t.trace("troff", false))
 	if t.discovery {
 		root.AddCommand(t.dlp(), t.adlp(), t.browse())
+	} else {
+		root.AddCommand(t.disconnect(), t.hold(), t.release())
 	}
 	for _, cmd := range root.Commands() {
 		cmd.Version = root.Version // "--version ls" is about the version

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -411,6 +413,37 @@ func TestAvahiForgedSignals(t *testing.T) {
 	right := announced{iface: lo, name: "right", kind: disc, ipv4: "192.0.2.1", port: 8009}
 	a.add(right)
 	h.want(`added lo IPv4 _nvme-disc._tcp right array.local [192.0.2.1] 8009 []`)
+}
+
+// An interface that has gone before a service on it is resolved takes nothing
+// else with it.
+func TestAvahiInterfaceGone(t *testing.T) {
+	stastest.NewSystemBus(t, stastest.AllowAll)
+	lo := loopback(t)
+	gone := announced{iface: 1 << 30, name: "gone", kind: disc, ipv4: "192.0.2.1", port: 8009}
+	odd := announced{iface: lo, name: "odd", kind: disc, ipv4: "no address", port: 8009}
+	a := startAvahi(t, gone, odd)
+	h := browse(t, mdns.Avahi{Log: discard})
+	h.want("found")
+	right := announced{iface: lo, name: "right", kind: disc, ipv4: "192.0.2.1", port: 8009}
+	a.add(right)
+	h.want(`added lo IPv4 _nvme-disc._tcp right array.local [192.0.2.1] 8009 []`)
+	a.remove(gone)
+	a.remove(right)
+	h.want(`removed lo IPv4 _nvme-disc._tcp right array.local [192.0.2.1] 8009 []`)
+}
+
+// An Avahi that the bus can start is started.
+func TestAvahiActivated(t *testing.T) {
+	dir := t.TempDir()
+	started := filepath.Join(dir, "started")
+	service := "[D-BUS Service]\nName=" + avahiName + "\nExec=/bin/sh -c 'echo >>" + started + "'\n"
+	if err := os.WriteFile(filepath.Join(dir, avahiName+".service"), []byte(service), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stastest.NewSystemBus(t, stastest.AllowAll+"<servicedir>"+dir+"</servicedir>")
+	browse(t, mdns.Avahi{Log: discard})
+	eventually(t, "started", func() bool { _, err := os.Stat(started); return err == nil })
 }
 
 // still is a browser that knows one service and nothing else.

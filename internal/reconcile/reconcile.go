@@ -208,6 +208,11 @@ type device[P any] struct {
 	Observed
 	holders []*ctrl[P]
 	down    time.Time // since when it was seen not to be live, zero if it is
+	// has are its parameters; told says that they are known.
+	has  P
+	told bool
+	// ending says that it is being disconnected: nobody takes it up.
+	ending bool
 }
 
 // ctrl is a controller that is wanted, or that is on its way out.
@@ -222,16 +227,16 @@ type ctrl[P any] struct {
 	keep   bool // not wanted: leave the kernel's connection alone
 	held   bool // neither connect nor disconnect
 	drop   bool // disconnect once, whether wanted or held
-	has    P    // the parameters of the device
 
 	device  string // "" while there is none
 	guessed bool   // it was adopted while it did not show which path it takes
 	busy    OpKind
 	started time.Time
 	queued  OpKind
-	wake    time.Time // earliest timer set, zero if none
+	wake    time.Time // when it is looked at again, zero if it need not be
 	since   time.Time // when the device was taken up
-	kicked  time.Time
+	short   int       // connections in a row that did not last
+	kicked  time.Time // when it was, or will be, made due for evidence
 
 	conn   trial // connecting, or when not wanted, disconnecting
 	adjust trial
@@ -286,8 +291,19 @@ func (e *Engine[P]) Want(id tid.TID, params P, now time.Time) {
 	}
 }
 
+// differs reports whether the device of a controller has to be adjusted to its
+// parameters. Of several that use one device the first has its way.
 func (e *Engine[P]) differs(c *ctrl[P]) bool {
-	return c.device != "" && e.cfg.Differ != nil && e.cfg.Differ(c.has, c.params)
+	d := e.devices[c.device]
+	if d == nil || e.cfg.Differ == nil || !d.told {
+		return false
+	}
+	for _, h := range d.holders {
+		if h.wanted {
+			return h == c && e.cfg.Differ(d.has, c.params)
+		}
+	}
+	return false
 }
 
 // Unwant says that a controller is provably no longer wanted. Its connection
@@ -320,7 +336,11 @@ func (e *Engine[P]) Kick(id tid.TID, now time.Time) {
 
 func (e *Engine[P]) kick(c *ctrl[P], now time.Time) {
 	due := now
-	if since := now.Sub(c.kicked); since >= 0 && since < kickPause {
+	switch since := now.Sub(c.kicked); {
+	case since <= -kickPause: // the clock was put back
+	case since < 0:
+		due = c.kicked
+	case since < kickPause:
 		due = c.kicked.Add(kickPause)
 	}
 	c.kicked = due
@@ -372,7 +392,7 @@ func (e *Engine[P]) Drop(id tid.TID, now time.Time) bool {
 // device. One that is running is followed by another.
 func (e *Engine[P]) RequestWork(name string, now time.Time) {
 	if d := e.devices[name]; d != nil {
-		for _, c := range d.holders {
+		for _, c := range slices.Clone(d.holders) { // one may be released meanwhile
 			c.workDue = true
 			c.work.afresh()
 			e.evaluate(c, now)
@@ -384,7 +404,7 @@ func (e *Engine[P]) RequestWork(name string, now time.Time) {
 func (e *Engine[P]) Users(name string) []tid.TID {
 	var all []tid.TID
 	if d := e.devices[name]; d != nil {
-		for _, c := range d.holders {
+		for _, c := range slices.Clone(d.holders) { // one may be released meanwhile
 			all = append(all, c.tid)
 		}
 	}
@@ -433,14 +453,14 @@ func (e *Engine[P]) Observe(name string, seq uint64, seen *Observed, now time.Ti
 		d.Observed = *seen
 		if stays {
 			e.watchDown(name, d, now)
-			for _, c := range d.holders {
+			for _, c := range slices.Clone(d.holders) { // one may be released meanwhile
 				e.evaluate(c, now)
 			}
 			return
 		}
 	}
 	holders, down := d.holders, d.downFor(now)
-	d.holders, d.down = nil, time.Time{}
+	d.holders, d.down, d.told, d.ending = nil, time.Time{}, false, false
 	if seen != nil && !seen.Live {
 		d.down = now
 	}
@@ -460,13 +480,13 @@ func (e *Engine[P]) watchDown(name string, d *device[P], now time.Time) {
 	case d.Live && !d.down.IsZero():
 		down := d.downFor(now)
 		d.down = time.Time{}
-		for _, c := range d.holders {
+		for _, c := range slices.Clone(d.holders) { // one may be released meanwhile
 			e.notify(Event{Kind: Back, TID: c.tid, Device: name, Down: down})
 			e.answers(c.target, now)
 		}
 	case !d.Live && d.down.IsZero():
 		d.down = now
-		for _, c := range d.holders {
+		for _, c := range slices.Clone(d.holders) { // one may be released meanwhile
 			e.notify(Event{Kind: Broken, TID: c.tid, Device: name})
 		}
 	}
@@ -483,8 +503,10 @@ func (d *device[P]) downFor(now time.Time) time.Duration {
 // it was connected waits longer and longer.
 func (e *Engine[P]) lost(c *ctrl[P], now time.Time) {
 	if now.Sub(c.since) >= lasting {
-		c.conn = trial{}
+		c.short = 0
 	}
+	c.conn = trial{row: c.short, first: now}
+	c.short++
 	e.pause(&c.conn, Try{Kind: Connect, TID: c.tid, Err: ErrLost, Missing: c.target.missing + 1}, now)
 }
 
@@ -536,6 +558,9 @@ func (e *Engine[P]) Done(op Op[P], device string, err error, now time.Time) {
 	if op.Kind == Connect {
 		defer e.ended(c, err, now)
 	}
+	if d := e.devices[op.Device]; d != nil && op.Kind == Disconnect {
+		d.ending = false
+	}
 	switch {
 	case op.Kind == Work:
 		if err != nil {
@@ -550,11 +575,13 @@ func (e *Engine[P]) Done(op Op[P], device string, err error, now time.Time) {
 			break
 		}
 		c.adjust = trial{}
-		c.has = op.Params
+		if d := e.devices[op.Device]; d != nil && op.Seen.SameConnection(d.Observed) {
+			d.has = op.Params
+		}
 		e.notify(Event{Kind: Adjusted, TID: c.tid, Device: op.Device})
 	case op.Kind == Connect && err == nil:
-		c.has = op.Params
 		if d := e.devices[device]; d != nil && !d.Leaving {
+			d.has, d.told = op.Params, true
 			e.attach(c, device, Connected, now)
 		} else if c.wanted {
 			e.failed(&c.conn, ConnectFailed, c, op, ErrLost, took, now)
@@ -591,6 +618,9 @@ func (e *Engine[P]) pause(t *trial, try Try, now time.Time) time.Duration {
 	try.N, try.Since = t.row, now.Sub(t.first)
 	pause := e.cfg.Backoff(try)
 	t.next = now.Add(pause)
+	if now.After(e.last) {
+		e.last = now // the clock may be put back before Next is called again
+	}
 	return pause
 }
 
@@ -639,11 +669,17 @@ func (e *Engine[P]) evaluate(c *ctrl[P], now time.Time) {
 		return
 	}
 	if c.device == "" && e.complete {
-		if name, ok := e.index.Find(c.tid, e.cfg.Kind, e.ifaces); ok {
+		if name, ok := e.index.Find(c.tid, e.cfg.Kind, e.ifaces); ok && !e.devices[name].ending {
 			e.attach(c, name, Adopted, now)
 		}
 	}
 	kind, later := e.decide(c, now)
+	if kind == None && !later.IsZero() && !later.Equal(c.wake) {
+		heap.Push(&e.timers, timer[P]{later, c})
+	}
+	if c.wake = later; kind != None {
+		c.wake = time.Time{}
+	}
 	switch {
 	case kind != None:
 		if c.queued != kind {
@@ -655,10 +691,6 @@ func (e *Engine[P]) evaluate(c *ctrl[P], now time.Time) {
 			}
 		}
 	case !later.IsZero():
-		if c.wake.IsZero() || later.Before(c.wake) {
-			c.wake = later
-			heap.Push(&e.timers, timer[P]{later, c})
-		}
 	case !c.wanted && (e.complete || c.keep) && !e.waits(c):
 		// Nothing is left to do. Before the kernel has been observed, it is not
 		// known whether there is a connection to delete.
@@ -689,13 +721,16 @@ func (e *Engine[P]) Next(now time.Time) (ops []Op[P], wake time.Time) {
 		}
 	}
 	e.last = now
-	for len(e.timers) > 0 && !e.timers[0].at.After(now) {
-		t := heap.Pop(&e.timers).(timer[P])
-		if t.c.wake.Equal(t.at) {
+	for len(e.timers) > 0 {
+		t := e.timers[0]
+		stale := !t.c.wake.Equal(t.at) || e.ctrls[t.c.tid] != t.c
+		if !stale && t.at.After(now) {
+			break
+		}
+		heap.Pop(&e.timers)
+		if !stale {
 			t.c.wake = time.Time{}
-			if e.ctrls[t.c.tid] == t.c {
-				e.evaluate(t.c, now)
-			}
+			e.evaluate(t.c, now)
 		}
 	}
 	for e.running[Connect] < e.cfg.Limit[Connect] {
@@ -742,9 +777,10 @@ func (e *Engine[P]) start(c *ctrl[P], kind OpKind, now time.Time) (op Op[P], ok 
 	case Work:
 		c.workDue = false
 	case Adjust:
-		op.Was = c.has
+		op.Was = e.devices[c.device].has
 	case Disconnect:
 		op.Dropped = c.drop
+		e.devices[c.device].ending = true
 	}
 	if d := e.devices[c.device]; d != nil {
 		op.Seen = d.Observed
@@ -755,14 +791,12 @@ func (e *Engine[P]) start(c *ctrl[P], kind OpKind, now time.Time) (op Op[P], ok 
 func (e *Engine[P]) attach(c *ctrl[P], name string, how EventKind, now time.Time) {
 	e.detach(c)
 	c.device, c.since = name, now
-	// How often connections were lost is forgotten when this one has lasted.
-	c.conn = trial{row: c.conn.row, first: c.conn.first}
-	c.adjust, c.work = trial{}, trial{}
-	if how == Adopted {
-		c.has = c.params // nobody knows better
-	}
+	c.conn, c.adjust, c.work = trial{}, trial{}, trial{}
 	c.workDue = e.cfg.Work
 	d := e.devices[name]
+	if !d.told {
+		d.has, d.told = c.params, true // nobody knows better
+	}
 	c.guessed = how == Adopted && d.SrcAddr == ""
 	d.holders = append(d.holders, c)
 	e.notify(Event{Kind: how, TID: c.tid, Device: name})

@@ -1,9 +1,9 @@
 package reconcile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -46,9 +46,11 @@ type sim struct {
 func newSim(t testing.TB, cfg Config[string]) *sim {
 	s := &sim{t: t, now: time.Unix(0, 0), devices: make(map[string]Observed), unwanted: make(map[tid.TID]bool)}
 	cfg.Kind = tid.IO
-	cfg.Limit = map[OpKind]int{Connect: 4, Disconnect: 8, Work: 8}
-	cfg.PerTarget = 4
-	cfg.Backoff = func(t Try) time.Duration { return time.Duration(t.N) * time.Second }
+	cfg.Limit = map[OpKind]int{Connect: 4, Disconnect: 8, Adjust: 8, Work: 8}
+	cfg.PerTarget = cmp.Or(cfg.PerTarget, 4)
+	if cfg.Backoff == nil {
+		cfg.Backoff = func(t Try) time.Duration { return time.Duration(t.N) * time.Second }
+	}
 	cfg.Notify = func(ev Event) { s.events = append(s.events, ev) }
 	s.e = New[string](cfg)
 	return s
@@ -465,94 +467,6 @@ func TestLimit(t *testing.T) {
 	s.settle()
 	if len(s.devices) != 10 {
 		t.Errorf("%d devices, want 10", len(s.devices))
-	}
-}
-
-// TestAnyOrder throws everything that can happen at an engine in random
-// order. sim checks the contract at every step; once the world is quiet, what
-// is connected must be what is wanted.
-func TestAnyOrder(t *testing.T) {
-	runs := 2000
-	if testing.Short() {
-		runs = 100
-	}
-	for seed := range uint64(runs) {
-		r := rand.New(rand.NewPCG(seed, 0))
-		s := newSim(t, Config[string]{Work: seed%2 == 0})
-		const ids = 6
-		var foreign []string
-		removed := map[string]bool{} // by the kernel
-		for range 200 {
-			id := subsystem(r.IntN(ids))
-			switch r.IntN(12) {
-			case 0, 1:
-				s.want(id)
-			case 2:
-				s.unwant(id)
-			case 3, 4:
-				s.start()
-			case 5, 6:
-				if len(s.running) > 0 {
-					s.finish(r.IntN(len(s.running)), nil)
-				}
-			case 7:
-				if len(s.running) > 0 {
-					s.finish(r.IntN(len(s.running)), errors.New("refused"))
-				}
-			case 8: // the kernel gives up; the event may be lost
-				for name := range s.devices {
-					delete(s.devices, name)
-					removed[name] = true
-					if r.IntN(2) == 0 {
-						s.observe(name)
-					}
-					break
-				}
-			case 9: // a connection is lost, or comes back
-				for name, d := range s.devices {
-					d.Live = !d.Live
-					s.devices[name] = d
-					if r.IntN(2) == 0 {
-						s.observe(name)
-					}
-					break
-				}
-			case 10: // somebody else connects something that is not wanted
-				foreign = append(foreign, s.add(existing(subsystem(100+r.IntN(ids)))))
-			case 11:
-				s.now = s.now.Add(time.Duration(r.IntN(3000)) * time.Millisecond)
-				if r.IntN(3) == 0 {
-					s.pass()
-				}
-			}
-		}
-		for name, d := range s.devices {
-			d.Live = true
-			s.devices[name] = d
-		}
-		s.pass()
-		s.settle()
-		s.pass()
-		s.settle()
-		have := map[tid.TID]int{}
-		for _, d := range s.devices {
-			have[tid.New(tid.TID{Transport: d.Transport, TrAddr: d.TrAddr, TrSvcID: d.TrSvcID, SubsysNQN: d.SubsysNQN, HostNQN: d.HostNQN})]++
-		}
-		for n := range ids {
-			id := subsystem(n)
-			want := 0
-			if s.e.Wanted(id) {
-				want = 1
-			}
-			if have[id] != want {
-				t.Fatalf("seed %d: %v: %d connections, want %d", seed, id, have[id], want)
-			}
-		}
-		for _, name := range foreign {
-			if _, ok := s.devices[name]; !ok && !removed[name] {
-				t.Fatalf("seed %d: %s was connected by somebody else and is gone", seed, name)
-			}
-		}
 	}
 }
 

@@ -28,7 +28,7 @@ type target[P any] struct {
 
 	// waiting are the connects to be made, by what they are expected to cost.
 	waiting [costs][]*ctrl[P]
-	turn    uint64 // when it had its last turn
+	turn    uint64 // when it had its last turn, or came
 	cost    int    // of the first that waits
 	index   int    // in the queue, -1 if it is not there
 }
@@ -66,7 +66,8 @@ func (e *Engine[P]) join(c *ctrl[P]) {
 	at := placeOf(c.tid)
 	t := e.targets[at]
 	if t == nil {
-		t = &target[P]{place: at, index: -1}
+		e.turns++
+		t = &target[P]{place: at, index: -1, turn: e.turns}
 		e.targets[at] = t
 	}
 	c.target, c.member = t, len(t.members)

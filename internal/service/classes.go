@@ -160,6 +160,13 @@ func (s *Service) backoff(t reconcile.Try) time.Duration {
 	return retryLeast + rand.N(bound-retryLeast+1)
 }
 
+// Rejected reports whether a connect failed for what the controller said, and
+// not for its silence.
+func Rejected(err error) bool {
+	c, _ := classOf(err)
+	return c == rejected
+}
+
 // saysOfTarget is what a failed connect says of its target.
 func saysOfTarget(err error) reconcile.Verdict {
 	c, _ := classOf(err)

@@ -129,7 +129,8 @@ func (d *Daemon) applyMDNS() {
 	if !d.cfg.Zeroconf || d.MDNS == nil {
 		mode = ""
 	}
-	if mode == d.zeroconf.mode {
+	// Who cannot listen tries again at a reload.
+	if mode == d.zeroconf.mode && (mode == "" || !d.zeroconf.listening.IsZero()) {
 		return
 	}
 	d.zeroconf.mode = mode

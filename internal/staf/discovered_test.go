@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -27,6 +28,7 @@ type network struct {
 	mode   conf.MDNS // of who browses, "" if nobody does
 	report func(mdns.Event)
 	there  map[mdns.Key]mdns.Service
+	asked  int // to browse
 }
 
 // newNetwork makes a rig whose stafd is not configured, and browses.
@@ -46,6 +48,7 @@ type browser struct {
 func (b browser) Browse(ctx context.Context, report func(mdns.Event)) error {
 	n := b.network
 	n.mode, n.report = b.mode, report
+	n.asked++
 	report(mdns.Event{Kind: mdns.SourceFound})
 	for _, s := range n.there {
 		report(mdns.Event{Kind: mdns.Added, Service: s})
@@ -430,6 +433,21 @@ func TestAnnouncedAndForbidden(t *testing.T) {
 	}
 }
 
+// What is excluded goes, whether it is announced or not.
+func TestExcludedUnannounced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, n := newNetwork(t)
+		r.start()
+		n.tell(mdns.Added, offer("eth0", "1"))
+		n.tell(mdns.Added, offer("eth0", "2"))
+		n.tell(mdns.Removed, offer("eth0", "1"))
+		r.reconfigure("[Controllers]\nexclude=trsvcid=1\n")
+		r.expect("excluded", "2@eth0 discovered live")
+		r.reconfigure("")
+		r.expect("allowed, but not announced", "2@eth0 discovered live")
+	})
+}
+
 // Browsing is switched off, on, and over to another way by a reload.
 func TestModes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -450,6 +468,24 @@ func TestModes(t *testing.T) {
 			}
 			r.expectBrowse(c.conf, c.browse)
 			r.expect(c.conf, "1@eth0 discovered live")
+		}
+	})
+}
+
+// Who cannot listen is asked again at a reload, and who can is not.
+func TestReloadWhileNobodyListens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, n := newNetwork(t)
+		r.start()
+		r.reconfigure("")
+		r.reconfigure("")
+		if n.asked != 1 {
+			t.Errorf("asked %d times", n.asked)
+		}
+		n.tell(mdns.SourceLost, mdns.Service{})
+		r.reconfigure("")
+		if n.asked != 2 {
+			t.Errorf("asked %d times, while nobody listened", n.asked)
 		}
 	})
 }
@@ -678,6 +714,68 @@ func TestAnnouncementsBounded(t *testing.T) {
 			t.Errorf("%d services are remembered", got)
 		}
 	})
+}
+
+// Whatever is heard or not, in whatever order: what is connected stays as it
+// is, and once the world is quiet, what is announced is connected.
+func TestAnnouncementsInAnyOrder(t *testing.T) {
+	for range 20 {
+		seed := rand.Uint64()
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 0))
+			r, n := newNetwork(t)
+			r.conf = persistence + "0\n"
+			r.start()
+			connected := make(map[string]string) // device by address and interface
+			for step := range 100 {
+				s := offer([]string{"eth0", "eth1"}[random.IntN(2)], []string{"1", "2"}[random.IntN(2)], fmt.Sprint("n=", random.IntN(3)))
+				switch random.IntN(10) {
+				case 0, 1, 2:
+					n.tell(mdns.Added, s)
+				case 3:
+					n.tell(mdns.Updated, s)
+				case 4:
+					n.tell(mdns.Removed, s)
+				case 5:
+					n.tell(mdns.SourceLost, mdns.Service{})
+				case 6:
+					n.tell(mdns.SourceLost, mdns.Service{Index: s.Index, Family: s.Family})
+				case 7:
+					n.tell(mdns.SourceFound, mdns.Service{})
+				case 8:
+					time.Sleep(time.Duration(random.IntN(60)) * time.Second)
+				case 9:
+					switch random.IntN(3) {
+					case 0:
+						r.stop()
+						r.start()
+					case 1:
+						r.reconfigure(persistence + "0\n[Service Discovery]\nmdns=" + []string{"auto", "avahi", "embedded"}[random.IntN(3)] + "\n")
+					case 2:
+						r.reconfigure(persistence + "0\n" + disabled)
+					}
+				}
+				settle()
+				now := make(map[string]string)
+				for _, c := range r.kernel.Controllers() {
+					now[c.TrSvcID+"@"+c.HostIface] = c.Name
+				}
+				for where, device := range connected {
+					if now[where] != device {
+						t.Fatalf("seed %d, step %d: %s was %s and is %q", seed, step, where, device, now[where])
+					}
+				}
+				connected = now
+			}
+			r.reconfigure(persistence + "0\n")
+			time.Sleep(2 * time.Minute)
+			for _, s := range n.there {
+				if connected[fmt.Sprint(s.Port, "@", s.Iface)] == "" && !strings.Contains(r.discovered(), fmt.Sprintf("%d@%s discovered live", s.Port, s.Iface)) {
+					t.Errorf("seed %d: %v is announced, and not connected: %s", seed, s.Key(), r.discovered())
+				}
+			}
+		})
+	}
 }
 
 func FuzzText(f *testing.F) {

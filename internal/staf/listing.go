@@ -13,13 +13,8 @@ import (
 // makes no sense now has meant. Until it does, what is missing from its list
 // proves nothing, and it says so.
 
-const (
-	// announcements is how long after a start mDNS may take to tell what there
-	// is.
-	announcements = time.Minute
-	// maxGone bounds what is remembered to have been given up.
-	maxGone = 4096
-)
+// maxGone bounds what is remembered to have been given up.
+const maxGone = 4096
 
 // listing is what the list of discovery controllers is worth. It belongs to
 // the loop.
@@ -41,7 +36,7 @@ func (l *listing) gaveUp(id tid.TID) {
 // the list.
 func (d *Daemon) partial() bool {
 	if !d.listing.blank || d.cfg.Doubtful || d.BootTables().Unread ||
-		d.cfg.Zeroconf && time.Since(d.listing.since) < announcements {
+		d.zeroconf.mode != "" && !d.zeroconf.settled(time.Now()) {
 		return d.listing.blank
 	}
 	for _, c := range d.dcs {

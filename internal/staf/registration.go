@@ -54,20 +54,21 @@ func (d *Daemon) hostInformation(id tid.TID, identity hostid.Identity) (nvme.Dis
 
 // register tells a discovery controller that takes it that this host is there,
 // and has the loop note what came of it.
-func (d *Daemon) register(ctx context.Context, op reconcile.Op[fabrics.Options], identity hostid.Identity, dctype string) {
+func (d *Daemon) register(ctx context.Context, op reconcile.Op[fabrics.Options], j job, dctype string) {
 	if dctype != nvme.DCTypeDDC.String() && dctype != nvme.DCTypeCDC.String() {
 		return
 	}
 	err := errTransport
 	if transport(op.TID) != 0 {
 		var info nvme.DiscoveryInformation
-		if info, err = d.hostInformation(op.TID, identity); err == nil {
+		if info, err = d.hostInformation(op.TID, j.identity); err == nil {
 			err = d.kernel.Manage(ctx, op.Device, info, 0)
 		}
 	}
 	d.Loop().Post(ctx, func() {
 		if c := d.dcs[op.TID]; c != nil {
-			d.noteRegistration(op, c, identity.SymName, err)
+			c.told = j.asked
+			d.noteRegistration(op, c, j.identity.SymName, err)
 		}
 	})
 }

@@ -85,8 +85,9 @@ type dc struct {
 
 // state is what survives a restart.
 type state struct {
-	// Partial says that it is not all that should be there, see listing.
-	Partial     bool              `json:"partial,omitempty"`
+	// Complete says that it is all that should be there, see listing. What is
+	// silent about it may not even be of stafd.
+	Complete    bool              `json:"complete"`
 	Controllers []controllerState `json:"controllers"`
 }
 
@@ -117,7 +118,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	var last state
 	d.listing = listing{since: time.Now(), blank: true, gone: make(map[tid.TID]bool)}
 	if d.Restore(&last) {
-		d.listing.blank = last.Partial
+		d.listing.blank = !last.Complete
 		for _, c := range last.Controllers {
 			d.dcs[c.TID] = &dc{Page: c.Page, origin: c.Origin, parents: c.Parents, silent: c.Silent, forget: c.Forget, work: work{registered: c.Registered}}
 		}
@@ -154,7 +155,7 @@ func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
 }
 
 func (d *Daemon) save() {
-	s := state{Partial: d.partial(), Controllers: make([]controllerState, 0, len(d.dcs))}
+	s := state{Complete: !d.partial(), Controllers: make([]controllerState, 0, len(d.dcs))}
 	for id, c := range d.dcs {
 		s.Controllers = append(s.Controllers, controllerState{id, c.origin, c.parents, c.registered, c.Page, c.silent, c.forget})
 	}

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/nvme-stas/stas/internal/hostid"
 	"github.com/nvme-stas/stas/internal/reconcile"
+	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/tid"
 	"github.com/nvme-stas/stas/pkg/fabrics"
@@ -44,6 +44,7 @@ type work struct {
 	// All that follows a connect is due while asked is not done. begun is how
 	// much of asked the last operation began with.
 	asked, begun, done int
+	told               int  // how much of asked it was told in, see register
 	aen                bool // the log changed, by its own word
 	poll               bool // it is time to read the log
 	timer              *time.Timer
@@ -84,7 +85,7 @@ func (d *Daemon) begin(id tid.TID) (j job) {
 		all: c.asked != c.done, asked: c.asked, pleo: d.cfg.PLEO,
 		identity: d.identity, lsp: c.lsp, aen: c.aen, poll: c.poll,
 	}
-	j.register = j.all || c.retryDue
+	j.register = c.asked != c.told || c.retryDue
 	c.begun = c.asked
 	c.aen, c.poll, c.retryDue = false, false, false
 	return j
@@ -97,10 +98,12 @@ func (d *Daemon) Work(ctx context.Context, op reconcile.Op[fabrics.Options]) (fu
 		return nil, err
 	}
 	var about about
-	if j.register {
+	if j.all || j.register {
 		about = d.ask(ctx, op)
+	}
+	if j.register {
 		// Before the log is read: what a CDC lists depends on who it knows.
-		d.register(ctx, op, j.identity, about.dctype)
+		d.register(ctx, op, j, about.dctype)
 	}
 	lsp := j.lsp
 	if j.all {
@@ -254,8 +257,9 @@ func (d *Daemon) Event(ev reconcile.Event) {
 	case reconcile.ConnectFailed:
 		// A controller that keeps no connection for good refuses one with keep
 		// alive (Connect Invalid Parameters), of which the kernel tells no more
-		// than EIO. So every other attempt goes without, unless it is known to.
-		if errors.Is(ev.Err, syscall.EIO) && !c.explicit {
+		// than EIO. So every other attempt goes without in the end, unless it is
+		// known to keep them.
+		if ev.Attempt > 1 && service.Rejected(ev.Err) && !c.explicit {
 			c.katoless = !c.katoless
 			d.soon(func() {
 				if d.dcs[ev.TID] == c && c.options != nil {

@@ -346,6 +346,21 @@ func TestRegistrationFails(t *testing.T) {
 	}
 }
 
+// A log that cannot be read is no reason to register again and again.
+func TestRegistrationOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.kernel.SetDC(addr, "1", stastest.DC{Type: nvme.DCTypeCDC})
+		r.kernel.BreakLog(addr, "1", errors.New("out of order"))
+		r.start()
+		time.Sleep(5 * time.Minute)
+		settle()
+		if n := len(r.kernel.Managed(addr, "1")); n != 1 {
+			t.Errorf("registered %d times", n)
+		}
+	})
+}
+
 // A kernel that does not show the type of a discovery controller is no hindrance.
 func TestRegistrationOldKernel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -25,6 +25,7 @@ import (
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stac"
 	"github.com/nvme-stas/stas/internal/staf"
+	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/stastest"
 	"github.com/nvme-stas/stas/pkg/nbft"
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
@@ -268,6 +269,15 @@ func (f *fake) Answer(d Daemon) (time.Duration, error) {
 	defer cancel()
 	_, err := in.bus.Backend.ProcessInfo(ctx)
 	return time.Since(began), err
+}
+
+func (f *fake) Report(d Daemon) stasbus.Report {
+	f.Helper()
+	r, err := f.running[d].bus.Backend.(stasbus.Reporter).Report(context.Background())
+	if err != nil {
+		f.Fatal(err)
+	}
+	return r
 }
 
 func (f *fake) ForgetState(daemons ...Daemon) {

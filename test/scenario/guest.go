@@ -4,6 +4,7 @@ package scenario
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/nvme-stas/stas/internal/boot"
 	"github.com/nvme-stas/stas/internal/exclusions"
+	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/pkg/nbft"
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
@@ -250,6 +252,15 @@ func (g *Guest) Answer(d Daemon) (time.Duration, error) {
 		err = fmt.Errorf("%s status: %w: %s", tools[d], err, bytes.TrimSpace(out))
 	}
 	return time.Since(began), err
+}
+
+// Report implements [World].
+func (g *Guest) Report(d Daemon) (r stasbus.Report) {
+	g.Helper()
+	if err := json.Unmarshal([]byte(run(g, tools[d], "status", "--output", "json")), &r); err != nil {
+		g.Fatal(err)
+	}
+	return r
 }
 
 // MainPID returns the process of a daemon, 0 when it does not run.

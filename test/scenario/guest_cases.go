@@ -16,7 +16,7 @@ import (
 var GuestCases = slices.Concat([]Case{
 	{"WritesSurviveATargetRestart", func(w World) { writesSurvive(w.(*Guest)) }},
 	{"DataSurvivesDaemonRestarts", func(w World) { dataSurvives(w.(*Guest)) }},
-}, otherCases)
+}, otherCases, guestUseCases)
 
 // fio writes to a subsystem's namespace for half a minute and then reads
 // everything back and compares.

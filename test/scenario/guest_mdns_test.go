@@ -66,13 +66,16 @@ func newLink(g *Guest, n int) *link {
 
 func (l *link) unit() string { return fmt.Sprint("stas-lab-", l.n) }
 
+// announceTTL is how long what a lab announces is believed.
+const announceTTL = 10 * time.Second
+
 // serve runs a lab at the other end, with the storage nqn(n), announced under a
 // name, or with an empty one, not at all.
 func (l *link) serve(name string) {
 	l.g.Helper()
 	text := fmt.Sprintf("control: /run/%s.sock\nlisteners:\n- address: %s:8009\n  discovery: {type: cdc}\n", l.unit(), l.addr)
 	if name != "" {
-		text += fmt.Sprintf("  announce: {name: %q}\n", name)
+		text += fmt.Sprintf("  announce: {name: %q, ttl: %v}\n", name, announceTTL)
 	}
 	text += fmt.Sprintf("subsystems:\n- nqn: %s\n  namespaces: [{size: 16MiB}]\n", nqn(l.n))
 	file := filepath.Join(l.g.TempDir(), "lab.yaml")
@@ -219,6 +222,16 @@ func zeroTouch(g *Guest, mode string) {
 	eventually(g, soon, "it is back", liveIs(g, nqn(1), nqn(2)))
 	eventually(g, soon, "it is heard again", heardOn(g, one.nic+" the array", two.nic+" the array"))
 	same("back")
+
+	// One that is killed says no goodbye. What it announced expires.
+	run(g, "systemctl", "kill", "--signal=KILL", two.unit())
+	killed := g.Now()
+	eventually(g, announceTTL+soon, "expiry", heardOn(g, one.nic+" the array"))
+	g.Logf("expired %v after it was killed", g.Now().Sub(killed).Round(100*time.Millisecond))
+	same("expired")
+	throughout(g, 2*time.Second, "nothing is removed", unchanged)
+	two.serve("the array")
+	eventually(g, soon, "it is back", liveIs(g, nqn(1), nqn(2)))
 
 	run(g, "ip", "link", "set", one.nic, "down") // the cable is pulled
 	eventually(g, soon, "the link is down", heardOn(g, two.nic+" the array"))

@@ -219,6 +219,9 @@ func TestGuestUnits(t *testing.T) {
 	if strings.Contains(out, "stafd") || strings.Contains(out, "stacd") || strings.Contains(out, "stas-config") {
 		t.Errorf("systemd complains:\n%s", out)
 	}
+	if after := run(t, "systemctl", "show", "--property=After", "stafd.service"); !strings.Contains(after, "avahi-daemon.service") {
+		t.Errorf("stafd is not ordered after Avahi: %s", after)
+	}
 	for _, unit := range []string{"stafd.service", "stacd.service"} {
 		out := run(t, "systemd-analyze", "security", "--no-pager", unit)
 		lines := strings.Split(strings.TrimSpace(out), "\n")

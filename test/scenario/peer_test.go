@@ -211,6 +211,14 @@ var peerStates = []peerState{
 		g.Stop(s.stafd, s.stacd)
 		g.Start(s.stafd, s.stacd)
 	}},
+	{name: "Discovered", more: []call{{"stafctl", "dlp", "-a", "192.168.101.2", "-s", "8009", "-f", "link1"}}, come: func(g *Guest, s side) {
+		l := newLink(g, 1)
+		startAvahiDaemon(g)
+		l.serve("the array")
+		g.Configure(Stafd, quick)
+		g.Configure(Stacd, quick)
+		peerUp(g, s, []Port{{Svc: 8009}}, nqn(1))
+	}},
 }
 
 const peerStafdConf = quick + `kato = 60
@@ -364,12 +372,15 @@ var differences = []difference{
 		explanation: "a file that is no pickle has another name",
 	},
 	{
-		key:         regexp.MustCompile(`^/avahi/`),
-		explanation: "stafd does not browse yet",
+		key:  regexp.MustCompile(`^/avahi/avahi wake up timer$`),
+		peer: regexp.MustCompile(`^string 60\.0s \[s\]$`), stas: regexp.MustCompile(`^string 60\.0s \[off\]$`),
+		explanation: "without Avahi, stafd browses by itself",
 	},
 	{
-		key: regexp.MustCompile(`/get supported log page operation$`), stas: regexp.MustCompile(`^absent$`),
-		explanation: "stafd has no such operation",
+		key:         regexp.MustCompile(`^/avahi/service types\[\d\]$`),
+		peer:        regexp.MustCompile(`^string _nvme-disc\._(tcp|udp)$`),
+		stas:        regexp.MustCompile(`^string _nvme-disc\._(tcp|udp)$`),
+		explanation: "nvme-stas has them in no order",
 	},
 	{
 		key:  regexp.MustCompile(`/connect attempts$`),

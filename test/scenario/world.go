@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/pkg/nbft"
 	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
@@ -82,6 +83,8 @@ type World interface {
 	RestartBus()
 	// Answer asks a daemon how it is, and tells how long that took.
 	Answer(Daemon) (time.Duration, error)
+	// Report is what a daemon tells of itself and its controllers.
+	Report(Daemon) stasbus.Report
 
 	// ForgetState removes the state files of daemons, which do not run; of all
 	// if none is named.
