@@ -272,8 +272,8 @@ func TestBus(t *testing.T) {
 func TestReports(t *testing.T) {
 	shown := map[string]bool{}
 	for page, fields := range map[string][]string{
-		"org.nvmexpress.staf.5": slices.Concat(jsonKeys(reflect.TypeFor[stasbus.Report]()), jsonKeys(reflect.TypeFor[stasbus.LogPage]()), jsonKeys(reflect.TypeFor[stasbus.Browse]())),
-		"org.nvmexpress.stac.5": jsonKeys(reflect.TypeFor[stasbus.Report]()),
+		"org.nvmexpress.staf.5": slices.Concat(jsonKeys(reflect.TypeFor[stasbus.Report]()), jsonKeys(reflect.TypeFor[stasbus.LogPage]()), jsonKeys(reflect.TypeFor[stasbus.Browse]()), jsonKeys(reflect.TypeFor[stasbus.Plan]())),
+		"org.nvmexpress.stac.5": slices.Concat(jsonKeys(reflect.TypeFor[stasbus.Report]()), jsonKeys(reflect.TypeFor[stasbus.Plan]())),
 	} {
 		_, text, _ := strings.Cut(plain(t, page), "\n.SH REPORTS\n")
 		for _, f := range fields {

@@ -148,9 +148,18 @@ const (
 // been there before. After an error there is no Config: a daemon that is
 // running already keeps the one it has.
 func Load(daemon Daemon, path string) (*Config, []Issue, error) {
+	return load(daemon, path, func(p *parser) error { return p.load(path) })
+}
+
+// LoadWith is Load with a text in place of the file, which name stands for.
+func LoadWith(daemon Daemon, path, name, text string) (*Config, []Issue, error) {
+	return load(daemon, path, func(p *parser) error { return p.scan(name, strings.NewReader(text)) })
+}
+
+func load(daemon Daemon, path string, file func(*parser) error) (*Config, []Issue, error) {
 	p := newParser(daemon)
 	p.readFile = readWord
-	err := p.load(path)
+	err := file(p)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		p.doubt(true)

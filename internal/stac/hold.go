@@ -53,6 +53,13 @@ func (h *holds) set(list []hold) {
 	}
 }
 
+// copy is for who looks at the holds later, and elsewhere.
+func (h *holds) copy() *holds {
+	c := new(holds)
+	c.set(h.list) // replaced, never changed
+	return c
+}
+
 // covers reports whether a controller is held.
 func (h *holds) covers(id tid.TID) bool {
 	return len(h.list) > 0 && (h.byTID[id] || h.byName[id.SubsysNQN] || h.byName[id.TrAddr] || h.byName[net.JoinHostPort(id.TrAddr, id.TrSvcID)])

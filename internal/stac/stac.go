@@ -146,20 +146,25 @@ func (d *Daemon) Tasks() []func(context.Context) error {
 
 // Apply implements [service.Policy].
 func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
-	d.cfg, d.identity = cfg, identity
-	d.configured = service.Configured(cfg, tid.IO, identity, d.log)
+	d.configure(cfg, identity)
 	clear(d.told)
 	clear(d.strangers) // what could not be removed is tried again
 	clear(d.parked)
 	d.guard.allow.Store(cfg.DisconnectInUse)
+	d.reconsider()
+	d.awaitExpiry()
+}
+
+// configure takes a configuration, and acts upon nothing.
+func (d *Daemon) configure(cfg *conf.Config, identity hostid.Identity) {
+	d.cfg, d.identity = cfg, identity
+	d.configured = service.Configured(cfg, tid.IO, identity, d.log)
 	d.own = make(map[tid.TID]conf.OwnTimes)
 	for _, c := range cfg.Controllers {
 		if id, err := c.TID(identity.NQN, cfg.IgnoreIface); err == nil {
 			d.own[id] = c.Params.Own
 		}
 	}
-	d.reconsider()
-	d.awaitExpiry()
 }
 
 // deliver takes the log pages of all discovery controllers from stafd, or nil
@@ -233,8 +238,24 @@ func union(a, b []logpage.Entry) []logpage.Entry {
 	return all
 }
 
-// reconsider works out who is wanted and tells the engine.
-func (d *Daemon) reconsider() {
+// decision is who is wanted, and who is not any more.
+type decision struct {
+	wanted  map[tid.TID]reason
+	order   []tid.TID // of those that something lists
+	options map[tid.TID]fabrics.Options
+	stays   map[tid.TID]string // why others stay wanted
+	gone    []gone
+}
+
+// gone is a controller that is not wanted any more.
+type gone struct {
+	id     tid.TID
+	booted string // why it is never disconnected
+	scope  bool   // disconnect-scope lets it be disconnected
+}
+
+// decide works out who is wanted. It tells nobody but the log, see Decide.
+func (d *Daemon) decide() decision {
 	options := maps.Clone(d.configured)
 	wanted := make(map[tid.TID]reason, len(options))
 	for id := range options {
@@ -266,7 +287,6 @@ func (d *Daemon) reconsider() {
 			}
 		}
 	}
-	now := time.Now()
 	for _, id := range order {
 		r, o := wanted[id], options[id]
 		if r.entry == nil {
@@ -276,16 +296,15 @@ func (d *Daemon) reconsider() {
 		}
 		if r.entry != nil {
 			honor(&o, d.cfg, d.ownTimes(id), r.entry.SubNQN)
+			options[id] = o
 		}
-		own := d.ownTimes(id)
-		d.Engine().Want(id, d.Untouched(id, o, own != conf.OwnTimes{}), now)
 	}
-	for id, was := range d.wanted {
+	made := decision{wanted: wanted, order: order, options: options, stays: make(map[tid.TID]string)}
+	for _, id := range slices.SortedFunc(maps.Keys(d.wanted), byName) {
+		was := d.wanted[id]
 		if _, ok := wanted[id]; ok {
 			continue
 		}
-		// It may be known from before a restart only.
-		d.WantUntilNow(id, d.cfg, d.identity)
 		entry := doubted[id]
 		stays := service.Stays
 		switch {
@@ -297,18 +316,36 @@ func (d *Daemon) reconsider() {
 		}
 		if stays != "" {
 			wanted[id] = reason{was.configured, entry}
+			made.stays[id] = stays
 			d.tell(slog.LevelWarn, id.String()+stays)
 			continue
 		}
-		booted := d.Booted(id)
-		if booted != "" {
-			d.log.Info(id.String() + " is no longer wanted, but never disconnected: " + booted)
+		made.gone = append(made.gone, gone{id, d.Booted(id), d.mayDisconnect(id)})
+	}
+	return made
+}
+
+// reconsider decides, and tells the engine.
+func (d *Daemon) reconsider() {
+	made := d.decide()
+	wanted := made.wanted
+	now := time.Now()
+	for _, id := range made.order {
+		own := d.ownTimes(id)
+		d.Engine().Want(id, d.Untouched(id, made.options[id], own != conf.OwnTimes{}), now)
+	}
+	for id := range made.stays {
+		d.WantUntilNow(id, d.cfg, d.identity)
+	}
+	for _, g := range made.gone {
+		// It may be known from before a restart only.
+		d.WantUntilNow(g.id, d.cfg, d.identity)
+		if g.booted != "" {
+			d.log.Info(g.id.String() + " is no longer wanted, but never disconnected: " + g.booted)
+		} else if !g.scope {
+			d.kept[g.id] = true
 		}
-		scope := d.mayDisconnect(id)
-		if booted == "" && !scope {
-			d.kept[id] = true
-		}
-		d.GiveUp(id, booted != "" || !scope, func(id tid.TID) bool { _, ok := wanted[id]; return ok })
+		d.GiveUp(g.id, g.booted != "" || !g.scope, func(id tid.TID) bool { _, ok := wanted[id]; return ok })
 	}
 	was := d.wanted
 	d.wanted = wanted

@@ -269,6 +269,14 @@ func (s *Server) reportMethods(ctx context.Context) map[string]any {
 		}
 		methods["log_page"] = ofOne(ctx, l.LogPage)
 	}
+	if p, ok := s.backend.(Planner); ok {
+		methods["plan"] = func(text string) (string, *dbus.Error) {
+			if len(text) > maxCandidate {
+				return "", dbus.NewError(errInvalidArgs, []any{fmt.Sprintf("a configuration of more than %d bytes", maxCandidate)})
+			}
+			return answerJSON(ctx, "nothing", func(ctx context.Context) (Plan, error) { return p.Plan(ctx, text) })
+		}
+	}
 	if l, ok := s.backend.(Lister); ok {
 		methods["listing"] = func() (string, *dbus.Error) { return answerJSON(ctx, "nothing", l.Listing) }
 	}

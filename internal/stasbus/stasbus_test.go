@@ -110,6 +110,10 @@ func (d *newStacd) Release(_ context.Context, name string) ([]stasbus.Hold, erro
 	return []stasbus.Hold{{Name: name}}, d.err
 }
 
+func (d *newStacd) Plan(_ context.Context, text string) (stasbus.Plan, error) {
+	return stasbus.Plan{}, d.err
+}
+
 type newStafd struct {
 	newStacd
 	old   *stafd
@@ -139,6 +143,8 @@ func (d *newStafd) ListControllers(context.Context, bool) ([]stasbus.Dict, error
 	}
 	return list, d.err
 }
+
+func (d *newStafd) Browse(context.Context) (stasbus.Browse, error) { return stasbus.Browse{}, d.err }
 
 func (d *newStafd) LogPages(context.Context) ([]stasbus.LogPage, error) {
 	d.mu.Lock()
@@ -278,9 +284,9 @@ var (
 	}
 	stacReport = map[string]string{
 		"report": "->s", "controller": idArgs + "->s",
-		"disconnect": "sb->s", "hold": "su->s", "release": "s->s",
+		"disconnect": "sb->s", "hold": "su->s", "release": "s->s", "plan": "s->s",
 	}
-	stafReport = map[string]string{"report": "->s", "controller": idArgs + "->s", "log_pages": "->s", "log_page": idArgs + "->s", "listing": "->s"}
+	stafReport = map[string]string{"report": "->s", "controller": idArgs + "->s", "log_pages": "->s", "log_page": idArgs + "->s", "listing": "->s", "browse": "->s", "plan": "s->s"}
 
 	props = map[string]string{"Get": "ss->v", "GetAll": "s->a{sv}", "Set": "ssv->"}
 	intro = map[string]string{"Introspect": "->s"}
@@ -378,7 +384,7 @@ func TestArgumentNames(t *testing.T) {
 	want := map[string]string{
 		"list_controllers": "detailed controller_list", "get_log_pages": seven + " log_pages", "get_all_log_pages": "detailed log_pages_json",
 		"log_pages_changed": seven + " device", "dc_removed": "", "process_info": "info_json", "controller_info": seven + " info_json",
-		"report": "report_json", "controller": seven + " controller_json", "log_pages": "log_pages_json", "log_page": seven + " log_page_json", "listing": "listing_json",
+		"report": "report_json", "controller": seven + " controller_json", "log_pages": "log_pages_json", "log_page": seven + " log_page_json", "listing": "listing_json", "browse": "browse_json", "plan": "text plan_json",
 		"tron": "readwrite", "log_level": "read",
 	}
 	got := make(map[string]string)
