@@ -272,8 +272,8 @@ func TestBus(t *testing.T) {
 func TestReports(t *testing.T) {
 	shown := map[string]bool{}
 	for page, fields := range map[string][]string{
-		"org.nvmexpress.staf.5": slices.Concat(jsonKeys(reflect.TypeFor[stasbus.Report]()), jsonKeys(reflect.TypeFor[stasbus.LogPage]()), jsonKeys(reflect.TypeFor[stasbus.Browse]())),
-		"org.nvmexpress.stac.5": jsonKeys(reflect.TypeFor[stasbus.Report]()),
+		"org.nvmexpress.staf.5": slices.Concat(jsonKeys(reflect.TypeFor[stasbus.Report]()), jsonKeys(reflect.TypeFor[stasbus.LogPage]()), jsonKeys(reflect.TypeFor[stasbus.Browse]()), jsonKeys(reflect.TypeFor[stasbus.Plan]())),
+		"org.nvmexpress.stac.5": slices.Concat(jsonKeys(reflect.TypeFor[stasbus.Report]()), jsonKeys(reflect.TypeFor[stasbus.Plan]())),
 	} {
 		_, text, _ := strings.Cut(plain(t, page), "\n.SH REPORTS\n")
 		for _, f := range fields {
@@ -285,8 +285,9 @@ func TestReports(t *testing.T) {
 			// Some are of one daemon only.
 			if only := map[string]string{
 				"stafd": "stac", "sources": "stac", "answers": "stac", "namespaces": "stac", "name": "stac", "size": "stac", "ana": "stac",
-				"by": "stac", "ncc": "stac", "until": "staf", "log-page": "staf", "generation": "staf", "failure": "staf", "entries": "",
+				"by": "stac", "ncc": "stac", "until": "", "log-page": "staf", "generation": "staf", "failure": "staf", "entries": "",
 				"registration": "staf", "port-local": "staf", "polled": "staf", "missed-aens": "staf",
+				"holds": "stac", "held-by": "stac", "booted": "stac", "withheld": "stac", "in-use": "stac", "given-up": "stac", "kept": "stac",
 			}[f]; only != "" && !strings.Contains(page, only) {
 				continue
 			}

@@ -118,9 +118,11 @@ terminal, and nothing is asked for, it is what nvme-stas 2.x prints.`,
 	root.PersistentFlags().BoolP("version", "v", false, "print the version and do nothing else")
 	root.PersistentFlags().StringVarP(&t.output, "output", "o", "", "format: "+formatNames()+" (default: table on a terminal, else python)")
 	complete(root, "output", func() []string { return formats })
-	root.AddCommand(t.ls(), t.status(), t.explain(), t.trace("tron", true), t.trace("troff", false))
+	root.AddCommand(t.ls(), t.status(), t.explain(), t.plan(), t.trace("tron", true), t.trace("troff", false))
 	if t.discovery {
 		root.AddCommand(t.dlp(), t.adlp(), t.browse())
+	} else {
+		root.AddCommand(t.disconnect(), t.hold(), t.release())
 	}
 	for _, cmd := range root.Commands() {
 		cmd.Version = root.Version // "--version ls" is about the version

@@ -277,6 +277,30 @@ func newStacd() *stacd {
 			Operation: &stasbus.Operation{Kind: "disconnect", Since: now.Add(-time.Second)},
 		},
 	}
+	inUse := stasbus.Controller{
+		ID: id("10.0.0.6", "4420", example+"f", ""), Device: "nvme6", State: "live", Origins: []stasbus.Origin{}, CntrlType: "io",
+		Namespaces: []stasbus.Namespace{{Name: "nvme6n1", Size: 1 << 30}},
+		Withheld: &stasbus.Withheld{
+			Since: now.Add(-90 * time.Minute), Why: "it is the last path to what is in use: nvme6n1 is mounted on /data",
+			InUse: []string{"nvme6n1 is mounted on /data"},
+		},
+	}
+	byDevice, byName := id("10.0.0.7", "4420", example+"g", ""), stasbus.Hold{Name: example + "h", Since: now, Until: now.Add(2 * time.Hour)}
+	dropped := stasbus.Hold{Name: "nvme7", Controller: &byDevice, Since: now}
+	d.report.Holds = []stasbus.Hold{dropped, byName}
+	d.report.Controllers = append(
+		d.report.Controllers, inUse,
+		stasbus.Controller{ID: byDevice, State: "waiting", Wanted: true, Origins: listed[:1:1], Held: true, HeldBy: []stasbus.Hold{dropped}},
+		stasbus.Controller{
+			ID: id("10.0.0.8", "4420", example+"h", ""), Device: "nvme8", State: "live", Wanted: true, Origins: []stasbus.Origin{configured}, CntrlType: "io",
+			Held: true, HeldBy: []stasbus.Hold{byName}, Booted: "NBFT",
+		},
+		stasbus.Controller{
+			ID: id("10.0.0.9", "4420", example+"i", ""), State: "waiting", Wanted: true, Origins: listed[1:2:2],
+			GivenUp: &stasbus.Failure{Attempts: 2, Error: "connect: connection refused", Errno: "ECONNREFUSED", Class: "refused"},
+		},
+	)
+	d.report.Kept = []stasbus.Kept{{ID: id("10.0.0.1", "4420", example+"root", ""), Device: "nvme10", Why: "the boot table NBFT names it"}}
 	d.report.Refused = []stasbus.Refusal{{
 		ID: id("10.0.0.5", "4420", example+"e", ""), Origins: append(listed[:2:2], configured), Why: "stacd.conf:14 excludes subsysnqn=" + example + "e",
 	}}
@@ -315,7 +339,7 @@ func TestOutput(t *testing.T) {
 			backends: map[string]stasbus.Backend{
 				"": newStacd(), "-2.x": &newStacd().old, "-empty": &stacd{reporter: reporter{host("stacd")}, old: old{info: "{}"}},
 			},
-			calls: []string{"explain nvme1n2 example:e"},
+			calls: []string{"explain nvme1n2 example:e", "explain nvme10"},
 		},
 	} {
 		for kind, backend := range tool.backends {

@@ -133,6 +133,14 @@ func (t *tool) explanations(r stasbus.Report, names []string) (all []explanation
 				found = true
 			}
 		}
+		for _, k := range r.Kept {
+			if k.Device == name || answersTo(k.ID, name) {
+				all = append(all, explanation{ID: k.ID, Device: k.Device, Sentences: []string{
+					"It is connected, as " + k.Device + ".", "Nobody asks for it any more. It stays because " + k.Why + ".",
+				}})
+				found = true
+			}
+		}
 		if !found {
 			unknown = append(unknown, t.explainUnknown(r, name))
 		}
@@ -143,7 +151,7 @@ func (t *tool) explanations(r stasbus.Report, names []string) (all []explanation
 // troubles explains what is not as it should be, if anything.
 func (t *tool) troubles(r stasbus.Report) (all []explanation) {
 	for i := range r.Controllers {
-		if c := &r.Controllers[i]; c.State != "live" && c.State != "connected" || (row{c, r.Time}).failing() != nil {
+		if c := &r.Controllers[i]; c.Withheld != nil || c.Held || c.State != "live" && c.State != "connected" || (row{c, r.Time}).failing() != nil {
 			all = append(all, t.explainController(r, c))
 		}
 	}
@@ -281,8 +289,8 @@ func (t *tool) explainController(r stasbus.Report, c *stasbus.Controller) explan
 	} else if p != nil && p.MissedAENs > 0 {
 		say("It has not told of %s.", count(p.MissedAENs, "change", "changes"))
 	}
-	if c.Held {
-		say("It is held: %s neither connects nor disconnects it.", t.daemon)
+	for _, sentence := range t.standing(c, r.Time) {
+		say("%s", sentence)
 	}
 	if f := c.Connect; f != nil {
 		what := "to connect it"
@@ -331,6 +339,8 @@ func situation(c *stasbus.Controller, now time.Time) string {
 		}
 	}
 	switch {
+	case !c.Wanted && (c.Withheld != nil || c.Held):
+		return "It is still connected, as " + c.Device + "."
 	case !c.Wanted:
 		return "It is being disconnected" + since + "."
 	case c.Device == "" && c.State == "connecting":

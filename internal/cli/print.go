@@ -99,7 +99,14 @@ var (
 // What runs long is told.
 func state(r row) string {
 	word := r.State
-	if !r.Wanted {
+	switch {
+	case r.Withheld != nil:
+		return word + ", unwanted but in use"
+	case r.Held:
+		return word + ", held"
+	case r.GivenUp != nil && r.Device == "":
+		return "given up"
+	case !r.Wanted:
 		word = "disconnecting"
 	}
 	if r.Operation != nil && r.Operation.Kind != "work" {
@@ -167,7 +174,10 @@ func entries(r row) string {
 
 // failing is what does not succeed, if something does not.
 func (r row) failing() *stasbus.Failure {
-	if r.Connect == nil && r.LogPage != nil {
+	switch {
+	case r.Connect == nil && r.GivenUp != nil:
+		return r.GivenUp
+	case r.Connect == nil && r.LogPage != nil:
 		return r.LogPage.Failure
 	}
 	return r.Connect
@@ -327,6 +337,9 @@ func (t *tool) printStatus(r stasbus.Report) error {
 		}
 		line("stafd", text)
 	}
+	for _, h := range r.Holds {
+		line("Held", holdName(h)+", "+heldUntil(h, r.Time))
+	}
 	switch {
 	case r.ReloadFailed:
 		line("Configuration", "the last reload failed, an older one is in force: "+cmp.Or(r.ReloadError, "see journalctl -u "+t.daemon))
@@ -342,6 +355,9 @@ func (t *tool) printStatus(r stasbus.Report) error {
 	}
 	for i := range r.Controllers {
 		c := row{&r.Controllers[i], r.Time}
+		if c.Withheld != nil {
+			fmt.Fprintf(t.stdout, "\n%s\n", output.Clean(describeID(c.ID)+": nobody asks for it any more, but "+c.Withheld.Why))
+		}
 		if f := c.failing(); f != nil {
 			text := fmt.Sprintf("%s: %s: %s", describeID(c.ID), count(f.Attempts, "failed attempt", "failed attempts"), f.Error)
 			if next := nextTry(c); next != "" {

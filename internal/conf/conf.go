@@ -51,6 +51,11 @@ type Config struct {
 	DisconnectScope      DisconnectScope
 	DisconnectTrtypes    []string // stacd
 	ConnectAttemptsOnNCC int      // stacd; 0: no limit
+	DisconnectInUse      bool     // stacd: disconnect what is in use, too
+	// HonorTargetTimeouts lets log page entries say how long to wait for their
+	// target, within these bounds in seconds.
+	HonorTargetTimeouts                bool // stacd
+	TargetTimeoutMin, TargetTimeoutMax int  // stacd
 
 	Controllers []Controller
 	Subsystems  []Subsystem
@@ -88,7 +93,13 @@ type Params struct {
 	TLSKey           *int32 // serial number of a key
 	DHChapSecret     fabrics.Secret
 	DHChapCtrlSecret fabrics.Secret
+
+	Own OwnTimes
 }
+
+// OwnTimes has the numbers of seconds that a controller= or subsystem= line
+// sets: nobody but the configuration may change these.
+type OwnTimes struct{ ReconnectDelay, CtrlLossTMO, FastIOFailTMO bool }
 
 // contradictory reports whether the kernel refuses the parameters.
 func (p Params) contradictory() bool { return p.TLS && p.Concat }
@@ -137,9 +148,18 @@ const (
 // been there before. After an error there is no Config: a daemon that is
 // running already keeps the one it has.
 func Load(daemon Daemon, path string) (*Config, []Issue, error) {
+	return load(daemon, path, func(p *parser) error { return p.load(path) })
+}
+
+// LoadWith is Load with a text in place of the file, which name stands for.
+func LoadWith(daemon Daemon, path, name, text string) (*Config, []Issue, error) {
+	return load(daemon, path, func(p *parser) error { return p.scan(name, strings.NewReader(text)) })
+}
+
+func load(daemon Daemon, path string, file func(*parser) error) (*Config, []Issue, error) {
 	p := newParser(daemon)
 	p.readFile = readWord
-	err := p.load(path)
+	err := file(p)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		p.doubt(true)

@@ -49,6 +49,7 @@ func TestDefaults(t *testing.T) {
 			Daemon:   Stacd,
 			Params:   Params{CtrlLossTMO: new(600)},
 			IPFamily: families, ConnectRetryMax: time.Minute, DisconnectScope: OnlyStasConnections, DisconnectTrtypes: []string{"tcp"},
+			HonorTargetTimeouts: true, TargetTimeoutMin: 1, TargetTimeoutMax: 86400,
 		},
 	} {
 		got, issues := parse(t, want.Daemon, "")
@@ -189,13 +190,11 @@ func TestOptions(t *testing.T) {
 		},
 		{
 			name: "disconnect-scope all", daemon: Stacd, text: "[I/O controller connection management]\ndisconnect-scope=all-connections-matching-disconnect-trtypes",
-			want:   func(c *Config) { c.DisconnectScope = AllConnections },
-			issues: []string{`f:2: "disconnect-scope = all-connections-matching-disconnect-trtypes": accepted, has no effect in this version`},
+			want: func(c *Config) { c.DisconnectScope = AllConnections },
 		},
 		{
 			name: "disconnect-trtypes", daemon: Stacd, text: "[I/O controller connection management]\ndisconnect-trtypes=fc+tcp+fc",
-			want:   func(c *Config) { c.DisconnectTrtypes = []string{"fc", "tcp"} },
-			issues: []string{`f:2: "disconnect-trtypes = fc+tcp+fc": accepted, has no effect in this version`},
+			want: func(c *Config) { c.DisconnectTrtypes = []string{"fc", "tcp"} },
 		},
 		{
 			name: "disconnect-trtypes right in parts", daemon: Stacd, text: "[I/O controller connection management]\ndisconnect-trtypes=rdma+pcie+fc",
@@ -204,8 +203,25 @@ func TestOptions(t *testing.T) {
 		},
 		{
 			name: "connect-attempts-on-ncc", daemon: Stacd, text: "[I/O controller connection management]\nconnect-attempts-on-ncc=1",
-			want:   func(c *Config) { c.ConnectAttemptsOnNCC = 2 },
-			issues: []string{`f:2: "connect-attempts-on-ncc = 1": accepted, has no effect in this version`},
+			want: func(c *Config) { c.ConnectAttemptsOnNCC = 2 },
+		},
+
+		{
+			name: "disconnect-in-use", daemon: Stacd, text: "[I/O controller connection management]\ndisconnect-in-use=Allow",
+			want: func(c *Config) { c.DisconnectInUse = true },
+		},
+		{
+			name: "disconnect-in-use, wrong", daemon: Stacd, text: "[I/O controller connection management]\ndisconnect-in-use=never",
+			issues: []string{`f:2: "disconnect-in-use = never": neither allow nor hold; allowed: hold, allow; using hold`},
+		},
+		{
+			name: "target time-outs", daemon: Stacd,
+			text: "[I/O controller connection management]\nhonor-target-timeouts=false\ntarget-timeout-min=5\ntarget-timeout-max=60",
+			want: func(c *Config) { c.HonorTargetTimeouts, c.TargetTimeoutMin, c.TargetTimeoutMax = false, 5, 60 },
+		},
+		{
+			name: "target time-outs, wrong", daemon: Stacd, text: "[I/O controller connection management]\ntarget-timeout-min=0",
+			issues: []string{`f:2: "target-timeout-min = 0": out of range; allowed: seconds, 1 or more; using 1`},
 		},
 
 		// What the daemon does not have.
@@ -343,7 +359,7 @@ func TestControllers(t *testing.T) {
 		{
 			name: "overrides", text: line + ";hdr-digest=TRUE;nr-io-queues=4;kato=0;ctrl-loss-tmo=-1",
 			want: with(tcp, func(c *Controller) {
-				c.Params = Params{HdrDigest: true, NrIOQueues: new(4), KATO: new(0), CtrlLossTMO: new(-1)}
+				c.Params = Params{HdrDigest: true, NrIOQueues: new(4), KATO: new(0), CtrlLossTMO: new(-1), Own: OwnTimes{CtrlLossTMO: true}}
 				c.Shown = map[string]string{"hdr-digest": "True", "nr-io-queues": "4", "kato": "0", "ctrl-loss-tmo": "-1"}
 			}),
 		},
@@ -643,6 +659,7 @@ func TestSubsystems(t *testing.T) {
 		{name: "none", want: func(*Params) {}},
 		{name: "one", text: "subsystem=nqn=nqn.a:*;ctrl-loss-tmo=-1;kato=0;fast-io-fail-tmo=5;tos=8", want: func(p *Params) {
 			p.CtrlLossTMO, p.KATO, p.FastIOFailTMO, p.TOS = new(-1), new(0), new(5), new(8)
+			p.Own = OwnTimes{CtrlLossTMO: true, FastIOFailTMO: true}
 		}},
 		{name: "another", text: "subsystem=nqn=nqn.b;kato=7", want: func(*Params) {}},
 		{name: "the first counts", text: "subsystem=transport=tcp;kato=7\nsubsystem=nqn=nqn.a:db;kato=8;tos=1", want: func(p *Params) { p.KATO = new(7) }},

@@ -164,6 +164,15 @@ func (l line) param(to *Params, f field, problem string, known []string) {
 			Place: l.Place, Severity: Warning, Text: f.String(), Problem: err.Error() + hint(f.value),
 			Allowed: opt.allowed, Used: opt.usedFor("the value of " + l.base), Cause: err,
 		})
+	} else {
+		switch f.name {
+		case "reconnect-delay":
+			c.Params.Own.ReconnectDelay = true
+		case "ctrl-loss-tmo":
+			c.Params.Own.CtrlLossTMO = true
+		case "fast-io-fail-tmo":
+			c.Params.Own.FastIOFailTMO = true
+		}
 	}
 	*to = c.Params
 }

@@ -106,19 +106,32 @@ var options = []option{
 		section: ioManagement, name: "disconnect-scope", stafd: unknown, stacd: string(OnlyStasConnections),
 		allowed: strings.Join([]string{string(OnlyStasConnections), string(AllConnections), string(NoDisconnect)}, ", "),
 		assign:  disconnectScope,
-		unbuilt: func(c *Config) bool { return c.DisconnectScope == AllConnections },
 	},
 	{
 		section: ioManagement, name: "disconnect-trtypes", stafd: unknown, stacd: "tcp",
 		allowed: `tcp, rdma, fc, or several joined by "+"`,
 		assign:  disconnectTrtypes,
-		unbuilt: func(*Config) bool { return true },
 	},
 	{
 		section: ioManagement, name: "connect-attempts-on-ncc", stafd: unknown, stacd: "0",
 		allowed: "0 for no limit, or 2 and more",
 		assign:  attemptsOnNCC,
-		unbuilt: func(c *Config) bool { return c.ConnectAttemptsOnNCC != 0 },
+	},
+	{
+		section: ioManagement, name: "disconnect-in-use", stafd: unknown, stacd: "hold", allowed: "hold, allow",
+		assign: choice("allow", "hold", func(c *Config) *bool { return &c.DisconnectInUse }),
+	},
+	{
+		section: ioManagement, name: "honor-target-timeouts", stafd: unknown, stacd: "true", allowed: trueFalse,
+		assign: boolean(func(c *Config) *bool { return &c.HonorTargetTimeouts }),
+	},
+	{
+		section: ioManagement, name: "target-timeout-min", stafd: unknown, stacd: "1", allowed: "seconds, 1 or more",
+		assign: seconds(func(c *Config) *int { return &c.TargetTimeoutMin }),
+	},
+	{
+		section: ioManagement, name: "target-timeout-max", stafd: unknown, stacd: "86400", allowed: "seconds, 1 or more",
+		assign: seconds(func(c *Config) *int { return &c.TargetTimeoutMax }),
 	},
 	{section: controllers, name: "exclude", list: true},
 	{section: controllers, name: "include", list: true},
@@ -265,6 +278,17 @@ func choice[T any](yes, no string, at func(*T) *bool) func(*T, string) error {
 		default:
 			return fmt.Errorf("neither %s nor %s", yes, no)
 		}
+		return nil
+	}
+}
+
+func seconds(at func(*Config) *int) func(*Config, string) error {
+	return func(c *Config, value string) error {
+		var p Params
+		if err := number(1, math.MaxInt32, func(p *Params) **int { return &p.CtrlLossTMO })(&p, value); err != nil {
+			return err
+		}
+		*at(c) = *p.CtrlLossTMO
 		return nil
 	}
 }

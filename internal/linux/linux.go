@@ -4,7 +4,6 @@ package linux
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nvme-stas/stas/internal/inuse"
 	"github.com/nvme-stas/stas/internal/registry"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/tid"
@@ -26,6 +26,7 @@ import (
 type Kernel struct {
 	*nvmesysfs.FS
 	registry.Registry
+	use     *inuse.Host
 	fabrics fabrics.Device
 	calls   fabrics.Calls
 	log     *slog.Logger
@@ -39,7 +40,7 @@ func Open(log *slog.Logger, calls fabrics.Calls) (*Kernel, error) {
 	}
 	sysfs.Write = calls.Write
 	return &Kernel{
-		FS: sysfs, Registry: registry.Default,
+		FS: sysfs, Registry: registry.Default, use: inuse.This(),
 		fabrics: fabrics.Device{Calls: calls}, calls: calls, log: log,
 	}, nil
 }
@@ -65,9 +66,19 @@ func (k *Kernel) Connect(o fabrics.Options) (string, error) {
 // Options implements [service.Kernel].
 func (k *Kernel) Options() (fabrics.OptionSet, error) { return k.fabrics.Probe() }
 
+// Held implements [service.Kernel].
+func (k *Kernel) Held(disk string) (bool, error) { return k.use.Held(disk) }
+
+// LookAtUse implements [service.Kernel].
+func (k *Kernel) LookAtUse() service.DiskUse { return k.use.Look() }
+
 // Adjust implements [service.Kernel].
-func (k *Kernel) Adjust(string, fabrics.Options, fabrics.Options) error {
-	return errors.ErrUnsupported
+func (k *Kernel) Adjust(name string, was, now fabrics.Options) error {
+	return k.SetTimeouts(name, timeouts(was), timeouts(now))
+}
+
+func timeouts(o fabrics.Options) nvmesysfs.Timeouts {
+	return nvmesysfs.Timeouts{ReconnectDelay: o.ReconnectDelay, CtrlLoss: o.CtrlLossTMO, FastIOFail: o.FastIOFailTMO}
 }
 
 // admin has use work with a controller.

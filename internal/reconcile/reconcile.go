@@ -420,6 +420,21 @@ func (e *Engine[P]) Seen(name string) (Observed, bool) {
 	return d.Observed, true
 }
 
+// Existing is the connection that the kernel has and that serves a controller,
+// whether or not that is wanted.
+func (e *Engine[P]) Existing(id tid.TID) (device string, ok bool) {
+	return e.index.Find(id, e.cfg.Kind, e.ifaces)
+}
+
+// Params are those that were last given to Want.
+func (e *Engine[P]) Params(id tid.TID) (p P, ok bool) {
+	c := e.ctrls[id]
+	if c == nil {
+		return p, false
+	}
+	return c.params, true
+}
+
 // SetIfaces tells the addresses of the host's network interfaces, which
 // decide whether an existing connection takes the path that is wanted.
 func (e *Engine[P]) SetIfaces(ifaces tid.Ifaces) { e.ifaces = ifaces }

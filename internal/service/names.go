@@ -156,6 +156,15 @@ func (n *names) resolve(cfg *conf.Config, identity hostid.Identity) *conf.Config
 	return &resolved
 }
 
+// copy is for trying a configuration out.
+func (n *names) copy() *names {
+	c := &names{asked: n.asked, lines: make(map[tid.TID]*namedLine, len(n.lines))}
+	for id, l := range n.lines {
+		c.lines[id] = &namedLine{current: l.current, former: slices.Clone(l.former)}
+	}
+	return c
+}
+
 // nameRefused says why a name is not even looked up.
 func nameRefused(cfg *conf.Config, id tid.TID, identity hostid.Identity) *conf.Refusal {
 	if id.HostNQN == "" {

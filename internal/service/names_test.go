@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -80,7 +79,7 @@ func (n *named) build() {
 	last := make(map[tid.TID]bool)
 	n.policy.apply = func(cfg *conf.Config, identity hostid.Identity) {
 		n.cfg = cfg
-		wanted := service.Configured(cfg, tid.IO, identity, slog.New(slog.DiscardHandler))
+		wanted := service.Configured(cfg, tid.IO, identity, discard)
 		for id, o := range wanted {
 			last[id] = true
 			n.svc.Engine().Want(id, o, time.Now())

@@ -115,6 +115,9 @@ func failure(attempts int, err error, next time.Time) *stasbus.Failure {
 // Failure tells of the readings of a log page that failed.
 func Failure(w reconcile.WorkStatus) *stasbus.Failure { return failure(w.Failures, w.Err, w.Next) }
 
+// Ended tells of attempts at connecting after which there are no more.
+func Ended(attempts int, err error) *stasbus.Failure { return failure(attempts, err, time.Time{}) }
+
 // addSysfs adds what sysfs shows at this moment.
 func (s *Service) addSysfs(c *stasbus.Controller) {
 	if c.Device == "" {

@@ -360,3 +360,5 @@ func (deaf) Receive(ctx context.Context) (uevent.Event, error) {
 	<-ctx.Done()
 	return uevent.Event{}, ctx.Err()
 }
+
+var discard = slog.New(slog.DiscardHandler)

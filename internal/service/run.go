@@ -40,6 +40,9 @@ type Env struct {
 	// Restart has the service manager restart a unit, and does not wait until it
 	// has. Nil stands for a host without one.
 	Restart func(ctx context.Context, unit string) error
+	// Candidate reads what a reload would read, and complains to nobody: with a
+	// text in place of the main configuration file, unless it is empty.
+	Candidate func(text string) (Candidate, error)
 	// Excluded says what of the host's exclusion list forbids a connection, or
 	// nothing. It is asked before each attempt, and may block. Nil forbids none.
 	Excluded func(fabrics.Options) string
@@ -48,6 +51,13 @@ type Env struct {
 	Level    *slog.LevelVar
 	// Tron keeps tracing on, whatever the configuration says at start.
 	Tron bool
+}
+
+// Candidate is a configuration that is not in force.
+type Candidate struct {
+	Config   *conf.Config
+	Identity hostid.Identity
+	Issues   []string
 }
 
 // Bus publishes a daemon.

@@ -38,6 +38,11 @@ type Kernel interface {
 	Kind(name string) (nvmesysfs.Kind, error)
 	Read(name string) (nvmesysfs.Controller, error)
 	Namespaces(name string) ([]nvmesysfs.Namespace, error)
+	// Paths lists the controllers that lead to a disk, see [nvmesysfs.FS].
+	Paths(disk string) ([]nvmesysfs.Path, error)
+	// Held and LookAtUse tell whether disks are in use, see [inuse.Host].
+	Held(disk string) (bool, error)
+	LookAtUse() DiskUse
 	// Probe finds out in user space whether the target of a connect answers,
 	// as far as that can be found out. It fails as the connect would.
 	Probe(context.Context, fabrics.Options) error
@@ -85,6 +90,11 @@ type Kernel interface {
 	WatchNetwork(ctx context.Context, changed func()) error
 }
 
+// DiskUse says what uses disks at one moment, see [inuse.Use].
+type DiskUse interface {
+	Of(disk string) (users []string, err error)
+}
+
 // Events is a source of uevents.
 type Events interface {
 	Receive(context.Context) (uevent.Event, error)
@@ -118,6 +128,8 @@ type Service struct {
 	identity hostid.Identity                    // of the loop
 	boot     boot.Tables                        // of the loop
 	shown    map[tid.TID]map[string]string      // of the loop, see conf.Controller
+	// firstTimes are what controllers of boot tables had at first; of the loop.
+	firstTimes map[tid.TID]fabrics.Options
 	// configured is the configuration as it was read, with host names.
 	configured *conf.Config // of the loop
 	names      names        // of the loop
@@ -149,7 +161,8 @@ func New(kind tid.Kind, policy Policy, env Env) *Service {
 
 		retryMost: retryCap,
 
-		connects: newConnects(),
+		connects:   newConnects(),
+		firstTimes: make(map[tid.TID]fabrics.Options),
 	}
 	if s.env.Resolve == nil {
 		s.env.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
@@ -165,7 +178,7 @@ func New(kind tid.Kind, policy Policy, env Env) *Service {
 		PerTarget: burst,
 		Target:    saysOfTarget,
 		Backoff:   s.backoff,
-		Work:      kind == tid.Discovery,
+		Work:      true,
 		Differ:    differ,
 		Notify:    s.notify,
 	})

@@ -57,13 +57,19 @@ func (s *Service) WantUntilNow(id tid.TID, cfg *conf.Config, identity hostid.Ide
 // under another host NQN: who changes the identity of a host wants its storage
 // under the new one, and not to lose it under the old one while it is in use.
 func (s *Service) GiveUp(id tid.TID, keep bool, stillWanted func(tid.TID) bool) {
-	now := id
-	now.HostNQN = s.identity.NQN
-	if now != id && stillWanted(now) {
+	if renamed(id, s.identity, stillWanted) {
 		s.log.Warn(id.String()+" stays connected under the former host NQN until it is disconnected by hand or the host is rebooted", "hostnqn", id.HostNQN)
 		keep = true
 	}
 	s.engine.Unwant(id, keep, time.Now())
+}
+
+// renamed reports whether the controller is wanted under the host's own NQN,
+// and that is another one.
+func renamed(id tid.TID, identity hostid.Identity, wanted func(tid.TID) bool) bool {
+	now := id
+	now.HostNQN = identity.NQN
+	return now != id && wanted(now)
 }
 
 // Options are the kernel's options for connecting a controller.

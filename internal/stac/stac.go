@@ -35,8 +35,10 @@ type Feed interface {
 // Daemon is stacd.
 type Daemon struct {
 	*service.Service
-	feed Feed
-	log  *slog.Logger
+	feed   Feed
+	log    *slog.Logger
+	kernel service.Kernel
+	guard  *guard
 
 	// The rest belongs to the loop.
 
@@ -55,6 +57,23 @@ type Daemon struct {
 	told map[string]bool
 	// answered says that the last question to stafd was answered.
 	answered bool
+	// own has the times that controller= lines set.
+	own map[tid.TID]conf.OwnTimes
+	// unusable has the NQNs of entries that cannot be understood.
+	unusable map[string]bool
+	// kept are those that were stacd's and are no longer wanted, but stay because
+	// of the scope.
+	kept map[tid.TID]bool
+
+	withheld map[tid.TID]withheld // disconnects that the guard put off
+
+	holds   holds
+	expiry  *time.Timer // of the first hold
+	awaited map[tid.TID][]operation
+	parked  map[tid.TID]parked
+
+	strangers map[string]stranger // by device
+	nextAudit *time.Timer
 }
 
 // reason is who asks for a controller.
@@ -68,6 +87,8 @@ type reason struct {
 type state struct {
 	Wanted  []wantedState `json:"wanted"`
 	Sources []sourceState `json:"sources"`
+	Kept    []tid.TID     `json:"kept,omitempty"`
+	Holds   []hold        `json:"holds,omitempty"`
 }
 
 type wantedState struct {
@@ -83,10 +104,13 @@ type sourceState struct {
 // New returns stacd.
 func New(env service.Env, feed Feed) *Daemon {
 	d := &Daemon{
-		feed: feed, log: env.Log,
+		feed: feed, log: env.Log, kernel: env.Kernel, guard: newGuard(env.Kernel),
 		sources: make(map[tid.TID][]logpage.Entry),
 		wanted:  make(map[tid.TID]reason),
 		told:    make(map[string]bool),
+
+		kept: make(map[tid.TID]bool), withheld: make(map[tid.TID]withheld), awaited: make(map[tid.TID][]operation),
+		parked: make(map[tid.TID]parked),
 	}
 	d.Service = service.New(tid.IO, d, env)
 	return d
@@ -102,6 +126,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 		for _, w := range last.Wanted {
 			d.wanted[w.TID] = reason{configured: w.Configured}
 		}
+		for _, id := range last.Kept {
+			d.kept[id] = true
+		}
+		d.holds.set(last.Holds)
 	}
 	return d.Service.Run(ctx, d)
 }
@@ -118,10 +146,25 @@ func (d *Daemon) Tasks() []func(context.Context) error {
 
 // Apply implements [service.Policy].
 func (d *Daemon) Apply(cfg *conf.Config, identity hostid.Identity) {
+	d.configure(cfg, identity)
+	clear(d.told)
+	clear(d.strangers) // what could not be removed is tried again
+	clear(d.parked)
+	d.guard.allow.Store(cfg.DisconnectInUse)
+	d.reconsider()
+	d.awaitExpiry()
+}
+
+// configure takes a configuration, and acts upon nothing.
+func (d *Daemon) configure(cfg *conf.Config, identity hostid.Identity) {
 	d.cfg, d.identity = cfg, identity
 	d.configured = service.Configured(cfg, tid.IO, identity, d.log)
-	clear(d.told)
-	d.reconsider()
+	d.own = make(map[tid.TID]conf.OwnTimes)
+	for _, c := range cfg.Controllers {
+		if id, err := c.TID(identity.NQN, cfg.IgnoreIface); err == nil {
+			d.own[id] = c.Params.Own
+		}
+	}
 }
 
 // deliver takes the log pages of all discovery controllers from stafd, or nil
@@ -155,6 +198,7 @@ func (d *Daemon) deliver(pages []Page) {
 			next[dc] = entries
 		}
 	}
+	d.scheduleAudit()
 	if maps.EqualFunc(next, d.sources, slices.Equal) {
 		return
 	}
@@ -194,8 +238,24 @@ func union(a, b []logpage.Entry) []logpage.Entry {
 	return all
 }
 
-// reconsider works out who is wanted and tells the engine.
-func (d *Daemon) reconsider() {
+// decision is who is wanted, and who is not any more.
+type decision struct {
+	wanted  map[tid.TID]reason
+	order   []tid.TID // of those that something lists
+	options map[tid.TID]fabrics.Options
+	stays   map[tid.TID]string // why others stay wanted
+	gone    []gone
+}
+
+// gone is a controller that is not wanted any more.
+type gone struct {
+	id     tid.TID
+	booted string // why it is never disconnected
+	scope  bool   // disconnect-scope lets it be disconnected
+}
+
+// decide works out who is wanted. It tells nobody but the log, see Decide.
+func (d *Daemon) decide() decision {
 	options := maps.Clone(d.configured)
 	wanted := make(map[tid.TID]reason, len(options))
 	for id := range options {
@@ -204,6 +264,7 @@ func (d *Daemon) reconsider() {
 	// In the order of the pages: what a target lists first is tried first.
 	order := slices.SortedFunc(maps.Keys(options), byName)
 	doubted := make(map[tid.TID]*logpage.Entry)
+	d.unusable = make(map[string]bool)
 	for _, dc := range slices.SortedFunc(maps.Keys(d.sources), byName) {
 		entries := d.sources[dc]
 		for i := range entries {
@@ -226,16 +287,24 @@ func (d *Daemon) reconsider() {
 			}
 		}
 	}
-	now := time.Now()
 	for _, id := range order {
-		d.Engine().Want(id, options[id], now)
+		r, o := wanted[id], options[id]
+		if r.entry == nil {
+			// What was said of a controller counts until something else is said.
+			r.entry = d.wanted[id].entry
+			wanted[id] = r
+		}
+		if r.entry != nil {
+			honor(&o, d.cfg, d.ownTimes(id), r.entry.SubNQN)
+			options[id] = o
+		}
 	}
-	for id, was := range d.wanted {
+	made := decision{wanted: wanted, order: order, options: options, stays: make(map[tid.TID]string)}
+	for _, id := range slices.SortedFunc(maps.Keys(d.wanted), byName) {
+		was := d.wanted[id]
 		if _, ok := wanted[id]; ok {
 			continue
 		}
-		// It may be known from before a restart only.
-		d.WantUntilNow(id, d.cfg, d.identity)
 		entry := doubted[id]
 		stays := service.Stays
 		switch {
@@ -247,18 +316,49 @@ func (d *Daemon) reconsider() {
 		}
 		if stays != "" {
 			wanted[id] = reason{was.configured, entry}
+			made.stays[id] = stays
 			d.tell(slog.LevelWarn, id.String()+stays)
 			continue
 		}
-		booted := d.Booted(id)
-		if booted != "" {
-			d.log.Info(id.String() + " is no longer wanted, but never disconnected: " + booted)
-		}
-		keep := booted != "" || d.cfg.DisconnectScope == conf.NoDisconnect
-		d.GiveUp(id, keep, func(id tid.TID) bool { _, ok := wanted[id]; return ok })
+		made.gone = append(made.gone, gone{id, d.Booted(id), d.mayDisconnect(id)})
 	}
+	return made
+}
+
+// reconsider decides, and tells the engine.
+func (d *Daemon) reconsider() {
+	made := d.decide()
+	wanted := made.wanted
+	now := time.Now()
+	for _, id := range made.order {
+		own := d.ownTimes(id)
+		d.Engine().Want(id, d.Untouched(id, made.options[id], own != conf.OwnTimes{}), now)
+	}
+	for id := range made.stays {
+		d.WantUntilNow(id, d.cfg, d.identity)
+	}
+	for _, g := range made.gone {
+		// It may be known from before a restart only.
+		d.WantUntilNow(g.id, d.cfg, d.identity)
+		if g.booted != "" {
+			d.log.Info(g.id.String() + " is no longer wanted, but never disconnected: " + g.booted)
+		} else if !g.scope {
+			d.kept[g.id] = true
+		}
+		d.GiveUp(g.id, g.booted != "" || !g.scope, func(id tid.TID) bool { _, ok := wanted[id]; return ok })
+	}
+	was := d.wanted
 	d.wanted = wanted
+	for id := range d.withheld {
+		if _, ok := wanted[id]; ok {
+			delete(d.withheld, id)
+		}
+	}
+	d.lookAgainAtKept()
+	d.unpark(was)
+	d.applyHolds()
 	d.save()
+	d.scheduleAudit()
 }
 
 // Booted says why a controller is never disconnected, whoever asks for it: the
@@ -306,6 +406,7 @@ func (d *Daemon) candidate(dc tid.TID, e *logpage.Entry) (tid.TID, answer) {
 	}
 	id, err := d.named(dc, e)
 	if err != nil {
+		d.unusable[e.SubNQN] = true
 		d.tell(slog.LevelWarn, fmt.Sprintf("an entry of the log page of %s cannot be connected: %v", dc, err))
 		return tid.TID{}, no
 	}
@@ -340,28 +441,45 @@ func (d *Daemon) save() {
 	for id, r := range d.wanted {
 		s.Wanted = append(s.Wanted, wantedState{id, r.configured})
 	}
+	for id := range d.withheld {
+		// Still to be disconnected: as if nobody had told yet.
+		if _, ok := d.wanted[id]; !ok {
+			s.Wanted = append(s.Wanted, wantedState{TID: id})
+		}
+	}
 	for dc, entries := range d.sources {
 		s.Sources = append(s.Sources, sourceState{dc, entries})
 	}
+	for id := range d.kept {
+		s.Kept = append(s.Kept, id)
+	}
+	s.Holds = d.holds.list
 	d.Save(s)
 }
 
 // Event implements [service.Policy].
-func (d *Daemon) Event(reconcile.Event) {}
-
-// Work implements [service.Policy]; there is nothing to do with an I/O controller.
-func (d *Daemon) Work(context.Context, reconcile.Op[fabrics.Options]) (func(), error) {
-	return nil, nil
+func (d *Daemon) Event(ev reconcile.Event) {
+	d.guarded(ev)
+	d.answerOperators(ev)
+	d.limitAttempts(ev)
 }
 
-// Guard implements [service.Policy].
-func (d *Daemon) Guard(reconcile.Op[fabrics.Options]) error { return nil }
+// Work implements [service.Policy]: it asks a controller once what it says
+// about times. One that does not tell is none the worse for it.
+func (d *Daemon) Work(ctx context.Context, op reconcile.Op[fabrics.Options]) (func(), error) {
+	_, found, err := d.Identify(ctx, op)
+	if err != nil {
+		d.log.Debug("cannot identify a controller", "device", op.Device, "error", err)
+		return nil, nil
+	}
+	return found, nil
+}
 
 // Changed implements [service.Policy].
-func (d *Daemon) Changed(uevent.Event) {}
+func (d *Daemon) Changed(uevent.Event) { d.scheduleAudit() }
 
 // Overrun implements [service.Policy].
-func (d *Daemon) Overrun() {}
+func (d *Daemon) Overrun() { d.scheduleAudit() }
 
 // nccFlag is the bit of EFLAGS that says: not connected to the CDC now.
 const nccFlag = 1 << 2
@@ -375,6 +493,9 @@ func notConnected(e *logpage.Entry) bool {
 func (d *Daemon) Info(id tid.TID, detailed bool, info stasbus.Dict) {
 	if !detailed {
 		return
+	}
+	if p, ok := d.parked[id]; ok {
+		info["connect attempts"] = strconv.Itoa(p.attempts)
 	}
 	info["dlpe"], info["dlpe.eflags.ncc"] = "None", stasbus.False
 	if e := d.wanted[id].entry; e != nil {

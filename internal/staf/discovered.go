@@ -200,6 +200,9 @@ func (d *Daemon) expire() {
 
 // after has the loop call f later.
 func (d *Daemon) after(pause time.Duration, f func()) *time.Timer {
+	if d.trying {
+		return nil
+	}
 	return time.AfterFunc(pause, func() { d.Loop().Post(d.Context(), f) })
 }
 

@@ -46,9 +46,12 @@ type wishes struct {
 	referred int
 	// unread has the places of those whose log page is not known as a whole.
 	unread map[string]bool
+	known  []tid.TID // those that have been wanted up to now, in order
 }
 
 type wish struct {
+	// doubt is why it stays though nothing lists it.
+	doubt   string
 	origin  string
 	parents []tid.TID
 	depth   int
@@ -73,12 +76,12 @@ func (w *wishes) add(id tid.TID, origin string, depth int) *wish {
 
 func byName(a, b tid.TID) int { return strings.Compare(a.String(), b.String()) }
 
-// reconsider works out from all sources which discovery controllers are wanted,
-// and tells the engine. It is called whenever a source has changed.
+// decide works out from all sources which discovery controllers are wanted. It
+// tells nobody but the log, see Decide.
 //
 // What a source listed stays until there is evidence that it does not any more;
 // see doubted for what is none.
-func (d *Daemon) reconsider() {
+func (d *Daemon) decide() *wishes {
 	d.grouped, d.refused = false, nil
 	d.discovered = d.fromMDNS()
 	w := &wishes{all: make(map[tid.TID]*wish), unread: make(map[string]bool)}
@@ -92,12 +95,12 @@ func (d *Daemon) reconsider() {
 			}
 		}
 	}
-	known := slices.SortedFunc(maps.Keys(d.dcs), byName)
+	w.known = slices.SortedFunc(maps.Keys(d.dcs), byName)
 	stays := func(id tid.TID) {
 		if c := d.dcs[id]; !w.has(id) {
 			if why := d.doubted(w, id, c); why != "" {
 				d.tell(slog.LevelWarn, id.String()+why)
-				w.add(id, c.origin, c.depth)
+				w.add(id, c.origin, c.depth).doubt = why
 				if c.origin == originReferral {
 					w.all[id].parents = slices.Clone(c.parents)
 				}
@@ -106,7 +109,7 @@ func (d *Daemon) reconsider() {
 	}
 	// Referrals begin at what another source lists, so those that only refer to
 	// each other are not reached.
-	for _, id := range known {
+	for _, id := range w.known {
 		if d.dcs[id].origin != originReferral {
 			stays(id)
 		}
@@ -117,13 +120,19 @@ func (d *Daemon) reconsider() {
 			w.unread[place(id)] = true
 		}
 	}
-	for _, id := range known {
+	for _, id := range w.known {
 		if d.dcs[id].origin == originReferral {
 			stays(id)
 		}
 	}
 	d.follow(w)
+	return w
+}
 
+// reconsider decides, and tells the engine. It is called whenever a source has
+// changed.
+func (d *Daemon) reconsider() {
+	w := d.decide()
 	now := time.Now()
 	for _, id := range w.order {
 		n := w.all[id]
@@ -146,7 +155,7 @@ func (d *Daemon) reconsider() {
 		}
 	}
 	removed := false
-	for _, id := range known {
+	for _, id := range w.known {
 		if w.has(id) {
 			continue
 		}

@@ -58,6 +58,8 @@ type Daemon struct {
 	grouped bool
 	// refused are those that others refer to and that are not connected.
 	refused []stasbus.Refusal
+	// trying says that this is a copy which acts upon nothing, see Decide.
+	trying bool
 	// told has what was said of the sources, so that it is said once.
 	told map[string]bool
 }

@@ -255,12 +255,39 @@ func (p program) start(o options, log *slog.Logger, level *slog.LevelVar) error 
 			report(log, issues)
 			return identity, err
 		},
+		Candidate: func(text string) (service.Candidate, error) {
+			return p.candidate(o.confFile, text, tables, kernel.FS)
+		},
 		Excluded: exclusions.New(exclusions.DefaultPath, log).Excludes,
 		Reload:   reloads(),
 		Log:      log,
 		Level:    level,
 		Tron:     o.tron,
 	})
+}
+
+// candidateName stands for the file in complaints about a text.
+const candidateName = "candidate"
+
+// candidate reads what a reload would read, with a text in place of the main
+// file, unless it is empty.
+func (p program) candidate(file, text string, source boot.Source, sysfs *nvmesysfs.FS) (c service.Candidate, err error) {
+	var found []conf.Issue
+	if text == "" {
+		c.Config, found, err = conf.Load(p.name, file)
+	} else {
+		c.Config, found, err = conf.LoadWith(p.name, file, candidateName, text)
+	}
+	if err == nil {
+		var more []conf.Issue
+		booted, _ := source.Read()
+		c.Identity, more, err = hostid.Load(p.paths, others(booted, sysfs)...)
+		found = append(found, more...)
+	}
+	for _, i := range found {
+		c.Issues = append(c.Issues, i.String())
+	}
+	return c, err
 }
 
 // runtimeDir is where the state lives: it has to outlast the daemon, but not

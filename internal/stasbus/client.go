@@ -236,6 +236,23 @@ func (c *Client) pages(ctx context.Context) ([]DCPage[logpage.Entry], error) {
 	return pages, err
 }
 
+// Disconnect calls the method of that name (stacd only, for root).
+func (c *Client) Disconnect(ctx context.Context, device string, force bool) (d Disconnected, err error) {
+	return d, c.callReport(ctx, &d, "disconnect", device, force)
+}
+
+// Hold calls the method of that name (stacd only, for root); 0 is until
+// somebody calls Release.
+func (c *Client) Hold(ctx context.Context, name string, duration time.Duration) (h Hold, err error) {
+	seconds := min((duration+time.Second-1)/time.Second, time.Duration(maxHold))
+	return h, c.callReport(ctx, &h, "hold", name, uint32(seconds))
+}
+
+// Release calls the method of that name (stacd only, for root).
+func (c *Client) Release(ctx context.Context, name string) (released []Hold, err error) {
+	return released, c.callReport(ctx, &released, "release", name)
+}
+
 // Tron reads the property of that name.
 func (c *Client) Tron(ctx context.Context) (bool, error) {
 	var v dbus.Variant
@@ -267,6 +284,7 @@ const (
 type Feed struct {
 	Log     *slog.Logger
 	timeout time.Duration // of one question, if not fetchTimeout
+	slowest time.Duration // see soak, if not soakMost
 }
 
 // Follow calls deliver with all pages whenever they may have changed, until
@@ -317,6 +335,7 @@ func (f Feed) follow(ctx context.Context, deliver func([]DCPage[logpage.Entry]),
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	changes := soak{most: cmp.Or(f.slowest, soakMost)}
 	for {
 		select {
 		case <-ctx.Done():
@@ -328,8 +347,13 @@ func (f Feed) follow(ctx context.Context, deliver func([]DCPage[logpage.Entry]),
 			for len(signals) > 0 {
 				<-signals // one question answers them all
 			}
+			if wait := time.Until(changes.due()); wait > 0 {
+				timer.Reset(wait)
+				continue
+			}
 		case <-timer.C:
 		}
+		changes.asked(time.Now())
 		asking, cancel := context.WithTimeout(ctx, cmp.Or(f.timeout, fetchTimeout))
 		pages, err := client.pages(asking)
 		cancel()

@@ -7,3 +7,9 @@ func (f Feed) WithTimeout(d time.Duration) Feed {
 	f.timeout = d
 	return f
 }
+
+// WithSoak makes the feed take changes together for a shorter time.
+func (f Feed) WithSoak(most time.Duration) Feed {
+	f.slowest = most
+	return f
+}

@@ -68,7 +68,7 @@ const (
 
 func TestFeed(t *testing.T) {
 	bus := stastest.NewSystemBus(t, stastest.AllowAll)
-	deliveries := follow(t, stasbus.Feed{Log: logger(t)})
+	deliveries := follow(t, stasbus.Feed{Log: logger(t)}.WithSoak(time.Millisecond))
 	last := "[]"
 	expect := func(what, want string) {
 		t.Helper()

@@ -30,8 +30,10 @@ type Report struct {
 	// it takes no connection away.
 	Doubtful    bool         `json:"configuration-doubtful"`
 	Stafd       *Stafd       `json:"stafd,omitempty"`
+	Holds       []Hold       `json:"holds,omitempty"` // of operators
 	Controllers []Controller `json:"controllers"`
 	Refused     []Refusal    `json:"refused"`
+	Kept        []Kept       `json:"kept,omitempty"`
 }
 
 // Host is who this host is to its storage.
@@ -87,6 +89,12 @@ type Controller struct {
 	// Registration is this host's with a discovery controller that takes any.
 	Registration *Registration `json:"registration,omitempty"`
 
+	HeldBy   []Hold    `json:"held-by,omitempty"`  // operators' holds
+	Booted   string    `json:"booted,omitempty"`   // the boot table that names it; then it is never disconnected
+	Withheld *Withheld `json:"withheld,omitempty"` // it is not wanted, but in use
+	// GivenUp has the attempts after which there are no more (connect-attempts-on-ncc).
+	GivenUp *Failure `json:"given-up,omitempty"`
+
 	// What sysfs shows of the device.
 	SrcAddr    string      `json:"src-addr,omitempty"`
 	Model      string      `json:"model,omitempty"`
@@ -98,6 +106,32 @@ type Controller struct {
 
 // TID is the transport ID.
 func (c *Controller) TID() tid.TID { return tid.TID(c.ID) }
+
+// Hold is an operator's word to leave controllers as they are.
+type Hold struct {
+	// Name is an NQN or an address, or of a controller that was disconnected, its
+	// device.
+	Name       string    `json:"name"`
+	Controller *ID       `json:"controller,omitempty"` // the only one that is held
+	Since      time.Time `json:"since"`
+	Until      time.Time `json:"until,omitzero"` // until it is released, if zero
+}
+
+// Withheld is a disconnect that is put off because it would take storage away
+// that is in use, or may be.
+type Withheld struct {
+	Since time.Time `json:"since"`
+	Why   string    `json:"why"`
+	InUse []string  `json:"in-use,omitempty"` // "nvme0n1p1 is mounted on /data"
+}
+
+// Disconnected is what came of an operator's disconnect.
+type Disconnected struct {
+	ID
+	Device string `json:"device"`
+	// Pending says that the kernel is still at it.
+	Pending bool `json:"pending,omitempty"`
+}
 
 // The kinds of origin.
 const (
@@ -223,6 +257,14 @@ type Refusal struct {
 
 // TID is the transport ID.
 func (r *Refusal) TID() tid.TID { return tid.TID(r.ID) }
+
+// Kept is a controller that nobody asks for, and that stays connected all the
+// same.
+type Kept struct {
+	ID
+	Device string `json:"device"`
+	Why    string `json:"why"`
+}
 
 // LogPage is the log page of one discovery controller, as last read.
 type LogPage struct {

@@ -58,6 +58,21 @@ type Browsing interface {
 	Browse(ctx context.Context) (Browse, error)
 }
 
+// Operator answers what only root may ask for (stacd only): the policy of the
+// bus sees to that.
+type Operator interface {
+	// Disconnect disconnects a device and holds its controller. What is in use
+	// it leaves alone, unless forced.
+	Disconnect(ctx context.Context, device string, force bool) (Disconnected, error)
+	// Hold leaves the controllers of an NQN or address as they are, for a while
+	// or, with no duration, until Release.
+	Hold(ctx context.Context, name string, duration time.Duration) (Hold, error)
+	Release(ctx context.Context, name string) ([]Hold, error)
+}
+
+// maxHold is the longest hold, in seconds: ten years.
+const maxHold = uint32(10 * 366 * 24 * time.Hour / time.Second)
+
 // ErrNameOwned says that another process has the daemon's name.
 var ErrNameOwned = errors.New("the name is already owned on the system bus")
 
@@ -254,11 +269,32 @@ func (s *Server) reportMethods(ctx context.Context) map[string]any {
 		}
 		methods["log_page"] = ofOne(ctx, l.LogPage)
 	}
+	if p, ok := s.backend.(Planner); ok {
+		methods["plan"] = func(text string) (string, *dbus.Error) {
+			if len(text) > maxCandidate {
+				return "", dbus.NewError(errInvalidArgs, []any{fmt.Sprintf("a configuration of more than %d bytes", maxCandidate)})
+			}
+			return answerJSON(ctx, "nothing", func(ctx context.Context) (Plan, error) { return p.Plan(ctx, text) })
+		}
+	}
 	if l, ok := s.backend.(Lister); ok {
 		methods["listing"] = func() (string, *dbus.Error) { return answerJSON(ctx, "nothing", l.Listing) }
 	}
 	if b, ok := s.backend.(Browsing); ok {
 		methods["browse"] = func() (string, *dbus.Error) { return answerJSON(ctx, "nothing", b.Browse) }
+	}
+	if o, ok := s.backend.(Operator); ok {
+		methods["disconnect"] = func(device string, force bool) (string, *dbus.Error) {
+			return answerJSON(ctx, "nothing", func(ctx context.Context) (Disconnected, error) { return o.Disconnect(ctx, device, force) })
+		}
+		methods["hold"] = func(name string, seconds uint32) (string, *dbus.Error) {
+			return answerJSON(ctx, "nothing", func(ctx context.Context) (Hold, error) {
+				return o.Hold(ctx, name, time.Duration(min(seconds, maxHold))*time.Second)
+			})
+		}
+		methods["release"] = func(name string) (string, *dbus.Error) {
+			return answerJSON(ctx, "nothing", func(ctx context.Context) ([]Hold, error) { return o.Release(ctx, name) })
+		}
 	}
 	return methods
 }

@@ -94,6 +94,26 @@ func (d *newStacd) Controller(_ context.Context, id tid.TID) (*stasbus.Controlle
 	return nil, d.err
 }
 
+func (d *newStacd) Disconnect(context.Context, string, bool) (stasbus.Disconnected, error) {
+	return stasbus.Disconnected{Device: "nvme3"}, d.err
+}
+
+func (d *newStacd) Hold(_ context.Context, name string, duration time.Duration) (stasbus.Hold, error) {
+	h := stasbus.Hold{Name: name, Since: time.Unix(0, 0)}
+	if duration > 0 {
+		h.Until = h.Since.Add(duration)
+	}
+	return h, d.err
+}
+
+func (d *newStacd) Release(_ context.Context, name string) ([]stasbus.Hold, error) {
+	return []stasbus.Hold{{Name: name}}, d.err
+}
+
+func (d *newStacd) Plan(_ context.Context, text string) (stasbus.Plan, error) {
+	return stasbus.Plan{}, d.err
+}
+
 type newStafd struct {
 	newStacd
 	old   *stafd
@@ -123,6 +143,8 @@ func (d *newStafd) ListControllers(context.Context, bool) ([]stasbus.Dict, error
 	}
 	return list, d.err
 }
+
+func (d *newStafd) Browse(context.Context) (stasbus.Browse, error) { return stasbus.Browse{}, d.err }
 
 func (d *newStafd) LogPages(context.Context) ([]stasbus.LogPage, error) {
 	d.mu.Lock()
@@ -260,8 +282,11 @@ var (
 		"list_controllers": "b->aa{ss}", "get_log_pages": idArgs + "->aa{ss}", "get_all_log_pages": "b->s",
 		"log_pages_changed": "signal ssssssss", "dc_removed": "signal ",
 	}
-	report     = map[string]string{"report": "->s", "controller": idArgs + "->s"}
-	stafReport = map[string]string{"report": "->s", "controller": idArgs + "->s", "log_pages": "->s", "log_page": idArgs + "->s", "listing": "->s"}
+	stacReport = map[string]string{
+		"report": "->s", "controller": idArgs + "->s",
+		"disconnect": "sb->s", "hold": "su->s", "release": "s->s", "plan": "s->s",
+	}
+	stafReport = map[string]string{"report": "->s", "controller": idArgs + "->s", "log_pages": "->s", "log_page": idArgs + "->s", "listing": "->s", "browse": "->s", "plan": "s->s"}
 
 	props = map[string]string{"Get": "ss->v", "GetAll": "s->a{sv}", "Set": "ssv->"}
 	intro = map[string]string{"Introspect": "->s"}
@@ -281,7 +306,7 @@ func TestInterfaces(t *testing.T) {
 			old:      &stafd{stacd: stacd{asked: asked}, pages: func(context.Context) (string, error) { return "[]", nil }},
 			whole:    true, told: []stasbus.LogPage{{ID: stasbus.ID(tronTID)}},
 		}, staf, stafReport},
-		{stasbus.Stac, &newStacd{stacd: stacd{asked: asked}, report: controllers}, stac, report},
+		{stasbus.Stac, &newStacd{stacd: stacd{asked: asked}, report: controllers}, stac, stacReport},
 	} {
 		t.Run(d.names.Bus, func(t *testing.T) {
 			serve(t, d.names, d.backend)
@@ -332,6 +357,8 @@ func arguments(signature, debug string) (args []any) {
 			args = append(args, dbus.MakeVariant(true))
 		case 's':
 			args = append(args, "tron")
+		case 'u':
+			args = append(args, uint32(60))
 		}
 	}
 	if len(args) > 1 && signature != idArgs {
@@ -357,7 +384,7 @@ func TestArgumentNames(t *testing.T) {
 	want := map[string]string{
 		"list_controllers": "detailed controller_list", "get_log_pages": seven + " log_pages", "get_all_log_pages": "detailed log_pages_json",
 		"log_pages_changed": seven + " device", "dc_removed": "", "process_info": "info_json", "controller_info": seven + " info_json",
-		"report": "report_json", "controller": seven + " controller_json", "log_pages": "log_pages_json", "log_page": seven + " log_page_json", "listing": "listing_json",
+		"report": "report_json", "controller": seven + " controller_json", "log_pages": "log_pages_json", "log_page": seven + " log_page_json", "listing": "listing_json", "browse": "browse_json", "plan": "text plan_json",
 		"tron": "readwrite", "log_level": "read",
 	}
 	got := make(map[string]string)

@@ -29,6 +29,7 @@ const (
 	defaultReconnectDelay = 10
 	defaultCtrlLossTMO    = 600
 	connectTime           = 20 * time.Millisecond
+	searchTime            = 30 * time.Millisecond // of all processes
 )
 
 // How long the kernel waits for a target that says nothing (tcp.c: TCP_SYNCNT
@@ -64,8 +65,15 @@ type Kernel struct {
 	ports     map[string]*port
 	listeners map[*Events]bool
 	networks  map[chan struct{}]bool
-	owners    map[string]string // the host's registry
-	serial    uint64            // of the last controller
+	owners    map[string]string   // the host's registry
+	serial    uint64              // of the last controller
+	used      map[string][]string // disks, and what uses them
+	// Multipath makes one disk of the namespaces of a subsystem, whichever
+	// controllers lead to it.
+	Multipath  bool
+	subsystems map[string]int // numbers
+	// Looks counts how often the host was searched for what is in use.
+	Looks int
 	// Connects and Deletes count what the daemons asked for.
 	Connects, Deletes int
 }
@@ -112,8 +120,11 @@ func NewKernel() *Kernel {
 		ctrls:     make(map[string]*ctrl),
 		ports:     make(map[string]*port),
 		listeners: make(map[*Events]bool),
-		networks:  make(map[chan struct{}]bool),
 		owners:    make(map[string]string),
+		used:      make(map[string][]string),
+
+		subsystems: make(map[string]int),
+		networks:   make(map[chan struct{}]bool),
 	}
 }
 
@@ -495,8 +506,70 @@ func (k *Kernel) Namespaces(name string) ([]nvmesysfs.Namespace, error) {
 	if err != nil || c.Kind != nvmesysfs.IO {
 		return nil, nil
 	}
-	return []nvmesysfs.Namespace{{Name: name + "n1", Size: 1 << 30, ANA: "optimized"}}, nil
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return []nvmesysfs.Namespace{{Name: k.disk(c), Size: 1 << 30, ANA: "optimized"}}, nil
 }
+
+// disk is the disk that a controller leads to. The caller holds the lock.
+func (k *Kernel) disk(c nvmesysfs.Controller) string {
+	if k.Multipath {
+		n, ok := k.subsystems[c.SubsysNQN]
+		if !ok {
+			n = len(k.subsystems)
+			k.subsystems[c.SubsysNQN] = n
+		}
+		return fmt.Sprintf("nvme%dn1", n)
+	}
+	return c.Name + "n1"
+}
+
+// Paths implements [service.Kernel].
+func (k *Kernel) Paths(disk string) (all []nvmesysfs.Path, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range k.ctrls {
+		if c.Kind == nvmesysfs.IO && k.disk(c.Controller) == disk {
+			all = append(all, nvmesysfs.Path{Controller: c.Name, State: c.State, ANA: "optimized"})
+		}
+	}
+	return all, nil
+}
+
+// SetInUse says what uses a disk, or with nothing, that nothing does.
+func (k *Kernel) SetInUse(disk string, users ...string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.used[disk] = users
+}
+
+// Held implements [service.Kernel].
+func (k *Kernel) Held(disk string) (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.used[disk]) > 0, nil
+}
+
+// LookAtUse implements [service.Kernel].
+func (k *Kernel) LookAtUse() service.DiskUse {
+	time.Sleep(searchTime)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.Looks++
+	return diskUse(maps.Clone(k.used))
+}
+
+type diskUse map[string][]string
+
+func (u diskUse) Of(disk string) ([]string, error) {
+	if users := u[disk]; len(users) == 1 && users[0] == Unknown {
+		return nil, fmt.Errorf("nobody can tell what uses %s", disk)
+	}
+	return u[disk], nil
+}
+
+// Unknown is, for [Kernel.SetInUse], that nobody knows what uses a disk.
+const Unknown = "?"
 
 // Options implements [service.Kernel].
 func (k *Kernel) Options() (fabrics.OptionSet, error) {

@@ -167,6 +167,41 @@ func (o Options) String() string {
 	return strings.Join(tokens, ",")
 }
 
+// Difference is an option that two sets of options have in different ways.
+type Difference struct {
+	Name     string // the kernel's
+	Was, Now string // nothing, if it is left to the kernel; a secret is not told
+	Secret   bool
+}
+
+// Differences lists what would be different with other options.
+func (o Options) Differences(other Options) []Difference {
+	var all []Difference
+	for i := range options {
+		opt := &options[i]
+		if opt.secret != nil {
+			if opt.secret(&o) != opt.secret(&other) {
+				all = append(all, Difference{Name: opt.name, Secret: true})
+			}
+			continue
+		}
+		was, had := opt.value(&o)
+		now, has := opt.value(&other)
+		if was != now || had != has {
+			all = append(all, Difference{Name: opt.name, Was: told(was, had), Now: told(now, has)})
+		}
+	}
+	return all
+}
+
+// told is the value of an option; a flag that is set is true.
+func told(value string, given bool) string {
+	if given && value == "" {
+		return "true"
+	}
+	return strings.TrimPrefix(value, "=")
+}
+
 // GoString keeps %#v as readable as the rest.
 func (o Options) GoString() string { return "fabrics.Options(" + o.String() + ")" }
 

@@ -3,7 +3,9 @@ package nvme
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -35,4 +37,28 @@ func CheckNQN(nqn string) error {
 		}
 	}
 	return nil
+}
+
+// timeoutSuffix stands before the number of milliseconds that a target
+// advertises in its NQN.
+const timeoutSuffix = ":timeout_ms="
+
+// maxTimeout bounds what a target may advertise: no outage is waited for longer
+// than the kernel can be told to, in seconds of 31 bits.
+const maxTimeout = (1<<31 - 1) * time.Second
+
+// AdvertisedTimeout is how long the outages of a target last, as far as its NQN
+// says so at its end, in milliseconds: "nqn.2026-01.org.example:a:timeout_ms=2500".
+// A number with anything but digits, 0, or one that is too large says nothing.
+func AdvertisedTimeout(nqn string) (time.Duration, bool) {
+	i := strings.LastIndex(nqn, timeoutSuffix)
+	if i < 0 {
+		return 0, false
+	}
+	digits := nqn[i+len(timeoutSuffix):]
+	n, err := strconv.ParseUint(digits, 10, 64) // digits only: no sign, no blank
+	if err != nil || n == 0 || n > uint64(maxTimeout/time.Millisecond) {
+		return 0, false
+	}
+	return time.Duration(n) * time.Millisecond, true
 }

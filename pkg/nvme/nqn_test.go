@@ -3,6 +3,7 @@ package nvme
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestCheckNQN(t *testing.T) {
@@ -31,4 +32,43 @@ func TestCheckNQN(t *testing.T) {
 			t.Errorf("CheckNQN(%q) = %v, want ok %t", tc.nqn, err, tc.ok)
 		}
 	}
+}
+
+func TestAdvertisedTimeout(t *testing.T) {
+	for nqn, want := range map[string]time.Duration{
+		"nqn.2026-01.org.example:a":                               0,
+		"nqn.2026-01.org.example:a:timeout_ms=2500":               2500 * time.Millisecond,
+		"nqn.a:timeout_ms=1":                                      time.Millisecond,
+		"nqn.a:timeout_ms=007":                                    7 * time.Millisecond,
+		"nqn.a:timeout_ms=1:timeout_ms=2":                         2 * time.Millisecond,
+		"nqn.a:timeout_ms=2147483647000":                          maxTimeout,
+		"nqn.a:timeout_ms=2147483647001":                          0,
+		"nqn.a:timeout_ms=99999999999999999999999999999999999999": 0,
+		"nqn.a:timeout_ms=0":                                      0,
+		"nqn.a:timeout_ms=":                                       0,
+		"nqn.a:timeout_ms=-1":                                     0,
+		"nqn.a:timeout_ms=+1":                                     0,
+		"nqn.a:timeout_ms=1s":                                     0,
+		"nqn.a:timeout_ms=1 ":                                     0,
+		"nqn.a:timeout_ms=0x10":                                   0,
+		"nqn.a:timeout_ms=1_0":                                    0,
+		"nqn.a:timeout_ms=5:b":                                    0,
+		"nqn.a:TIMEOUT_MS=5":                                      0,
+		"timeout_ms=5":                                            0,
+		"":                                                        0,
+	} {
+		if got, ok := AdvertisedTimeout(nqn); got != want || ok != (want != 0) {
+			t.Errorf("%q: %v, %v, want %v", nqn, got, ok, want)
+		}
+	}
+}
+
+func FuzzAdvertisedTimeout(f *testing.F) {
+	f.Add("nqn.a:timeout_ms=2500")
+	f.Add(":timeout_ms=99999999999999999999")
+	f.Fuzz(func(t *testing.T, nqn string) {
+		if d, ok := AdvertisedTimeout(nqn); ok != (d > 0) || d > maxTimeout || ok && !strings.Contains(nqn, timeoutSuffix) {
+			t.Errorf("%q: %v, %v", nqn, d, ok)
+		}
+	})
 }

@@ -1,7 +1,9 @@
 package nvmesysfs
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -424,5 +426,117 @@ func BenchmarkState(b *testing.B) {
 				b.Fatal(state, err)
 			}
 		}
+	}
+}
+
+func TestPaths(t *testing.T) {
+	tr := newTree(t)
+	const subsystem = "devices/virtual/nvme-subsystem/nvme-subsys0"
+	ctrl := func(name, state, disk, ana string) {
+		tr.add(fabricsDir, name, with(map[string]string{"state": state}))
+		if disk == "" {
+			return
+		}
+		dir := filepath.Join(tr.root, fabricsDir, name, disk)
+		err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "size"), []byte("8\n"), 0o644))
+		if ana != "" {
+			err = errors.Join(err, os.WriteFile(filepath.Join(dir, "ana_state"), []byte(ana+"\n"), 0o644))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(name, to string) {
+		at := filepath.Join(tr.root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o755), os.Symlink(filepath.Join(tr.root, to), at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(tr.root, subsystem, "nvme0n1"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link("block/nvme0n1", subsystem+"/nvme0n1")
+	ctrl("nvme0", "live", "nvme0c0n1", "optimized")
+	ctrl("nvme1", "connecting", "nvme0c1n1", "optimized")
+	ctrl("nvme2", "live", "nvme0c2n1", "inaccessible")
+	ctrl("nvme3", "live", "nvme0c3n2", "optimized") // has another namespace only
+	ctrl("nvme4", "live", "nvme0c4n1", "")
+	for _, name := range []string{"nvme0", "nvme1", "nvme2", "nvme3", "nvme4"} {
+		link(subsystem+"/"+name, fabricsDir+"/"+name)
+	}
+	link(subsystem+"/nvme9", fabricsDir+"/nvme9") // just gone
+	ctrl("nvme5", "live", "nvme5n1", "")
+	link("block/nvme5n1", fabricsDir+"/nvme5/nvme5n1")
+	link("block/nvme7n1", fabricsDir+"/nvme7/nvme7n1") // just gone
+	for _, c := range []struct {
+		disk, want string
+	}{
+		{"nvme0n1", "nvme0:true nvme1:false nvme2:false nvme4:true"},
+		{"nvme5n1", "nvme5:true"},
+		{"nvme6n1", ""},
+		{"nvme7n1", ""},
+	} {
+		paths, err := tr.Paths(c.disk)
+		var got []string
+		for _, p := range paths {
+			got = append(got, fmt.Sprint(p.Controller, ":", p.Usable()))
+		}
+		if strings.Join(got, " ") != c.want || err != nil {
+			t.Errorf("%s: %v, %v, want %s", c.disk, got, err, c.want)
+		}
+	}
+	for _, disk := range []string{"", "nvme0", "../nvme0n1", "nvme0c0n1", "sda"} {
+		if _, err := tr.Paths(disk); err == nil {
+			t.Errorf("%q is taken for a disk", disk)
+		}
+	}
+}
+
+func TestSetTimeouts(t *testing.T) {
+	// As short as can be: a file, other than an attribute, keeps what it has
+	// behind what is written.
+	before := map[string]string{"reconnect_delay": "", "ctrl_loss_tmo": "", "fast_io_fail_tmo": ""}
+	for _, c := range []struct {
+		name     string
+		was, now Timeouts
+		want     string // what is written: delay, loss, fail
+	}{
+		{name: "nothing to do"},
+		{name: "the default, in words", now: Timeouts{ReconnectDelay: new(10), CtrlLoss: new(600), FastIOFail: new(-1)}},
+		{name: "loss", was: Timeouts{CtrlLoss: new(600)}, now: Timeouts{CtrlLoss: new(30)}, want: "- 30 -"},
+		{name: "for ever", now: Timeouts{CtrlLoss: new(-1)}, want: "- -1 -"},
+		{name: "delay", now: Timeouts{ReconnectDelay: new(2)}, want: "2 600 -"},
+		{name: "fail", now: Timeouts{FastIOFail: new(0)}, want: "- - 0"},
+		{name: "back to the default", was: Timeouts{ReconnectDelay: new(1), CtrlLoss: new(1), FastIOFail: new(1)}, want: "10 600 -1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tr := newTree(t)
+			tr.add(fabricsDir, "nvme0", with(before))
+			if err := tr.SetTimeouts("nvme0", c.was, c.now); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, a := range []string{"reconnect_delay", "ctrl_loss_tmo", "fast_io_fail_tmo"} {
+				b, err := os.ReadFile(filepath.Join(tr.root, fabricsDir, "nvme0", a))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, cmp.Or(strings.TrimSpace(string(b)), "-"))
+			}
+			if want := cmp.Or(c.want, "- - -"); strings.Join(got, " ") != want {
+				t.Errorf("written: %q, want %q", got, want)
+			}
+		})
+	}
+	tr := newTree(t)
+	if err := tr.SetTimeouts("nvme0", Timeouts{}, Timeouts{CtrlLoss: new(1)}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of a controller that is not there: %v", err)
+	}
+	tr.add(fabricsDir, "nvme0", live())
+	if err := tr.SetTimeouts("nvme0", Timeouts{}, Timeouts{CtrlLoss: new(1)}); !errors.Is(err, ErrNoAttr) {
+		t.Errorf("of a controller without: %v", err)
+	}
+	if err := tr.SetTimeouts("nvme0", Timeouts{}, Timeouts{ReconnectDelay: new(0)}); err == nil || errors.Is(err, ErrNoAttr) {
+		t.Errorf("a delay of 0: %v", err)
 	}
 }

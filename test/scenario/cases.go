@@ -53,7 +53,7 @@ var Cases = slices.Concat([]Case{
 	{Name: "ExistingConnectionAdopted", Run: adopted},
 	{Name: "ControllerConfiguredInStacd", Run: configuredIOC},
 	{Name: "NoDisconnect", Run: noDisconnect},
-}, confCases, bootCases, nameCases, lifeCases, stafCases, lossCases)
+}, confCases, bootCases, nameCases, planCases, lifeCases, stafCases, useCases, lossCases)
 
 func nqn(n int) string { return fmt.Sprintf("nqn.2026-11.org.example:subsys%d", n) }
 

@@ -66,6 +66,8 @@ type instance struct {
 	reload chan struct{}
 	state  *memory
 	bus    *stastest.Connection
+
+	restarts int // by the supervisor
 }
 
 func newFake(t *testing.T) *fake {
@@ -193,11 +195,19 @@ func (f *fake) start(d Daemon) {
 			t, _ := tables.Read()
 			return t
 		},
-		Identity: func(boot.Tables) (hostid.Identity, error) {
-			const uuid = "36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2"
-			return hostid.Identity{NQN: "nqn.2014-08.org.nvmexpress:uuid:" + uuid, ID: uuid}, nil
-		},
+		Identity: func(boot.Tables) (hostid.Identity, error) { return fakeIdentity, nil },
 		Resolve:  f.names.Resolve,
+		Candidate: func(text string) (service.Candidate, error) {
+			cfg, issues, err := conf.LoadWith(conf.Daemon(d), f.confFile(d), "candidate", text)
+			if text == "" {
+				cfg, issues, err = conf.Load(conf.Daemon(d), f.confFile(d))
+			}
+			c := service.Candidate{Config: cfg, Identity: fakeIdentity}
+			for _, i := range issues {
+				c.Issues = append(c.Issues, i.String())
+			}
+			return c, err
+		},
 		Excluded: exclusions.New(f.exclusionList(), slog.New(slog.DiscardHandler)).Excludes,
 		Reload:   in.reload,
 		Log:      daemon.NewLogger(f.Output(), false, level).With("daemon", d),
@@ -214,6 +224,19 @@ func (f *fake) start(d Daemon) {
 		f.Fatalf("%s does not start: %v", d, err)
 	}
 	f.running[d] = in
+}
+
+const fakeUUID = "36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2"
+
+var fakeIdentity = hostid.Identity{NQN: "nqn.2014-08.org.nvmexpress:uuid:" + fakeUUID, ID: fakeUUID}
+
+func (f *fake) Plan(d Daemon, text string) stasbus.Plan {
+	f.Helper()
+	p, err := f.running[d].bus.Backend.(stasbus.Planner).Plan(context.Background(), text)
+	if err != nil {
+		f.Fatal(err)
+	}
+	return p
 }
 
 func (f *fake) Stop(daemons ...Daemon) {
@@ -243,7 +266,10 @@ func (f *fake) Kill(d Daemon) {
 	f.states[d] = in.state.freeze()
 	f.Stop(d)
 	f.start(d)
+	f.running[d].restarts = in.restarts + 1
 }
+
+func (f *fake) Restarts(d Daemon) int { return f.running[d].restarts }
 
 // Hang silences stafd on the bus; whatever else it does, goes on.
 func (f *fake) Hang(d Daemon) { f.hang(d, true) }

@@ -26,6 +26,8 @@ type Fault struct {
 	Run  func(*victim)
 	// Global is the beginning of both configurations, [quick] if empty.
 	Global string
+	// Kills is how often it ends a daemon. By itself none ends.
+	Kills int
 	// Ended says that the kernel gives the controllers up, so that others take
 	// their place.
 	Ended bool
@@ -34,8 +36,8 @@ type Fault struct {
 // Faults are those that cost nvme-stas (Python) its connections or its daemons,
 // and those beside them that do not.
 var Faults = []Fault{
-	{Name: "StafdKilled", Run: func(v *victim) { v.Kill(Stafd); v.settle() }},
-	{Name: "StacdKilled", Run: func(v *victim) { v.Kill(Stacd); v.settle() }},
+	{Name: "StafdKilled", Run: func(v *victim) { v.Kill(Stafd); v.settle() }, Kills: 1},
+	{Name: "StacdKilled", Run: func(v *victim) { v.Kill(Stacd); v.settle() }, Kills: 1},
 	{Name: "StafdHangsWhileStacdRestarts", Run: stafdHangs},
 	{Name: "StafdStoppedStacdReloaded", Run: stafdStopped},
 	{Name: "EmptyLineBetweenExclusions", Run: emptyLine},
@@ -140,6 +142,7 @@ func strike(w World, f Fault) (line string) {
 		v.begin(cmp.Or(f.Global, quick), portA)
 	}
 	v.answer = max(v.answers(Stafd), v.answers(Stacd))
+	restarts := v.Restarts(Stafd) + v.Restarts(Stacd)
 	f.Run(v)
 	back := v.allLive(2*time.Minute, 0)
 	after := v.controllers()
@@ -158,6 +161,9 @@ func strike(w World, f Fault) (line string) {
 	}
 	if !f.Ended && lost > 0 {
 		w.Errorf("%d of %d controllers were lost, %d have another name:\n%v\n%v", lost, len(v.before), renamed, v.before, after)
+	}
+	if n := v.Restarts(Stafd) + v.Restarts(Stacd); n > restarts+f.Kills {
+		w.Errorf("the daemons were started again %d times, before %d", n, restarts)
 	}
 	staf, stac := v.prompt(Stafd), v.prompt(Stacd)
 	const ms = time.Millisecond
@@ -228,6 +234,9 @@ func damages(text string) map[string]string {
 }
 
 func stateDamaged(v *victim) {
+	const more = "nqn.2026-11.org.example:more"
+	v.AddSubsystem(more, portA)
+	v.allLive(soon, 1)
 	for what := range damages("....") {
 		v.Stop(Stafd, Stacd)
 		for _, d := range []Daemon{Stafd, Stacd} {
@@ -239,16 +248,19 @@ func stateDamaged(v *victim) {
 			v.SetState(d, damaged)
 		}
 		v.Start(Stafd, Stacd)
-		v.allLive(soon, 0)
+		v.allLive(soon, 1)
 		v.prompt(Stafd)
 		v.prompt(Stacd)
 		v.Sleep(time.Second)
 	}
 	// They are the daemons' still: what is withdrawn goes.
-	v.RemoveSubsystem(nqn(0), portA)
-	v.allLive(soon, -1)
-	v.AddSubsystem(nqn(0), portA)
-	v.allLive(soon, 0)
+	v.RemoveSubsystem(more, portA)
+	eventually(v, soon, "one is withdrawn", func() string {
+		if n := len(v.Controllers()); n != 1+faultSubsystems {
+			return fmt.Sprintf("there are %d controllers", n)
+		}
+		return ""
+	})
 }
 
 // impatient has the kernel give up soon.

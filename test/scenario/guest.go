@@ -254,6 +254,22 @@ func (g *Guest) Answer(d Daemon) (time.Duration, error) {
 	return time.Since(began), err
 }
 
+// Plan implements [World].
+func (g *Guest) Plan(d Daemon, text string) (p stasbus.Plan) {
+	g.Helper()
+	args := []string{"plan", "-o", "json"}
+	if text != "" {
+		file := filepath.Join(g.TempDir(), "candidate.conf")
+		writeFile(g, file, text)
+		args = append(args, "-f", file)
+	}
+	out := run(g, tools[d], args...)
+	if err := json.Unmarshal([]byte(out), &p); err != nil {
+		g.Fatalf("%s plan: %v\n%s", tools[d], err, out)
+	}
+	return p
+}
+
 // Report implements [World].
 func (g *Guest) Report(d Daemon) (r stasbus.Report) {
 	g.Helper()
@@ -264,14 +280,20 @@ func (g *Guest) Report(d Daemon) (r stasbus.Report) {
 }
 
 // MainPID returns the process of a daemon, 0 when it does not run.
-func (g *Guest) MainPID(d Daemon) int {
+func (g *Guest) MainPID(d Daemon) int { g.Helper(); return g.property(d, "MainPID") }
+
+// Restarts implements [World].
+func (g *Guest) Restarts(d Daemon) int { g.Helper(); return g.property(d, "NRestarts") }
+
+// property is a number that systemd knows of a unit.
+func (g *Guest) property(d Daemon, name string) int {
 	g.Helper()
-	text := run(g, "systemctl", "show", "--property=MainPID", "--value", string(d))
-	pid, err := strconv.Atoi(strings.TrimSpace(text))
+	text := run(g, "systemctl", "show", "--property="+name, "--value", string(d))
+	n, err := strconv.Atoi(strings.TrimSpace(text))
 	if err != nil {
-		g.Fatalf("main process of %s: %v", d, err)
+		g.Fatalf("%s of %s: %v", name, d, err)
 	}
-	return pid
+	return n
 }
 
 // ForgetState implements [World].

@@ -16,19 +16,19 @@ import (
 var GuestCases = slices.Concat([]Case{
 	{"WritesSurviveATargetRestart", func(w World) { writesSurvive(w.(*Guest)) }},
 	{"DataSurvivesDaemonRestarts", func(w World) { dataSurvives(w.(*Guest)) }},
-}, otherCases)
+}, otherCases, guestUseCases)
 
 // fio writes to a subsystem's namespace for half a minute and then reads
 // everything back and compares.
 func fio(g *Guest, device string) (wait func() string) {
-	return fioFor(g, device, 24*time.Second)
+	return fioFor(g, device, 30*time.Second)
 }
 
 // fioFor is fio for another time.
 func fioFor(g *Guest, device string, d time.Duration) (wait func() string) {
 	size := fmt.Sprintf("--size=%dM", int(d.Seconds())) // at 1 MB a second
 	return g.Background("fio", "--name=verify", "--filename="+device,
-		"--rw=randwrite", "--bs=4k", size, "--rate=1M", "--direct=1",
+		"--rw=randwrite", "--bs=4k", size, "--rate=,1M", "--direct=1",
 		"--verify=crc32c", "--do_verify=1", "--verify_fatal=1")
 }
 

@@ -41,7 +41,7 @@ func labOutage(g *Guest) {
 	only, first, second := path(nqn(0), portA), path(nqn(1), portA), path(nqn(1), portB)
 	before := map[string]uint64{only: g.Serial(only), second: g.Serial(second)}
 	disk, shared := g.BlockDevice(nqn(0)), g.BlockDevice(nqn(1))
-	waited, twoPaths := fioFor(g, disk, 12*time.Second), fioFor(g, shared, 30*time.Second)
+	waited, twoPaths := fioFor(g, disk, 12*time.Second), fioFor(g, shared, 36*time.Second)
 	g.Sleep(3 * time.Second)
 
 	must(g, lab.Restart(labName(portA), outage))

@@ -234,7 +234,7 @@ func labMultipath(g *Guest) {
 		g.Helper()
 		must(g, lab.SetANA(nqn(0), target.ANA{Listener: labName(p), State: s}))
 	}
-	verified := fioFor(g, device, 14*time.Second)
+	verified := fioFor(g, device, 20*time.Second)
 	eventually(g, soon, "connected", states(nvme.ANAOptimized, nvme.ANAOptimized))
 	set(portA, nvme.ANAInaccessible)
 	eventually(g, soon, "one path is inaccessible", states(nvme.ANAInaccessible, nvme.ANAOptimized))

@@ -73,6 +73,9 @@ type World interface {
 	Stop(...Daemon)
 	// Reload makes the daemons read their configuration again.
 	Reload(...Daemon)
+	// Plan asks a daemon what a reload with another configuration would do, or
+	// if the text is empty, with the present one.
+	Plan(d Daemon, text string) stasbus.Plan
 	// Kill ends a daemon as SIGKILL does; its supervisor starts it again.
 	Kill(Daemon)
 
@@ -81,6 +84,9 @@ type World interface {
 	Wake(Daemon)
 	// RestartBus ends the message bus, by force, and starts it again.
 	RestartBus()
+	// Restarts is how often a daemon was started again by its supervisor since it
+	// was started on request.
+	Restarts(Daemon) int
 	// Answer asks a daemon how it is, and tells how long that took.
 	Answer(Daemon) (time.Duration, error)
 	// Report is what a daemon tells of itself and its controllers.
