@@ -23,7 +23,8 @@ type Iface struct {
 	Index int
 	Up    bool // set up, with a carrier
 	// Multicast says that there may be several others, who can be spoken to all at
-	// once: the interface is neither loopback nor point-to-point.
+	// once: the interface is neither loopback nor point-to-point, nor a port of a
+	// bridge or bond, which hears what comes by it in its place.
 	Multicast bool
 	VRF       string // name of the VRF that it belongs to, if any
 	// Addrs are those that packets can be sent from (not while they are tentative,
@@ -192,11 +193,12 @@ func compose(links []netlink.Link, addresses []netlink.Addr) []Iface {
 	for _, l := range links {
 		a := l.Attrs()
 		mine := prefixes[a.Index]
+		port := a.MasterIndex != 0 && vrf[a.MasterIndex] == ""
 		slices.SortFunc(mine, netip.Prefix.Compare)
 		list = append(list, Iface{
 			Name: a.Name, Index: a.Index,
 			Up:        a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_RUNNING != 0,
-			Multicast: a.RawFlags&unix.IFF_MULTICAST != 0 && a.RawFlags&(unix.IFF_LOOPBACK|unix.IFF_POINTOPOINT) == 0,
+			Multicast: a.RawFlags&unix.IFF_MULTICAST != 0 && a.RawFlags&(unix.IFF_LOOPBACK|unix.IFF_POINTOPOINT) == 0 && !port,
 			VRF:       vrf[a.MasterIndex],
 			Addrs:     mine,
 		})

@@ -168,7 +168,7 @@ func TestCompose(t *testing.T) {
 	want := []Iface{
 		{Name: "lo", Index: 1, Up: true, Addrs: prefixes("127.0.0.1/8")},
 		{Name: "eth0", Index: 2, Up: true, Multicast: true, Addrs: prefixes("192.0.2.1/24", "2001:db8::2/64", "fe80::1/64")},
-		{Name: "eth1", Index: 3, Multicast: true},
+		{Name: "eth1", Index: 3},
 		{Name: "tun0", Index: 4, Up: true},
 		{Name: "red", Index: 5, Up: true},
 		{Name: "eth0.5", Index: 7, Up: true, Multicast: true, VRF: "red"},

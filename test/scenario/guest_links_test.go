@@ -14,6 +14,7 @@ func TestGuestLinks(t *testing.T) {
 	if !InGuest() {
 		t.Skip("go run ./test/vm test runs this in a guest")
 	}
+	_ = exec.Command("systemctl", "stop", "avahi-daemon.service", "avahi-daemon.socket").Run() // it has one of its own
 	for _, name := range []string{"TestLinks", "TestAttribution", "TestVLANs", "TestManyInstances", "TestBesideAvahi"} {
 		t.Run(name, func(t *testing.T) {
 			out, err := exec.Command("/stage/mdns.test", "-test.v", "-test.run=^"+name+"$").CombinedOutput()
