@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,8 +56,8 @@ func anyOrder(t *testing.T, seed uint64) (events int) {
 	f := newFake(t)
 	ports := []Port{portA, portB}
 	const subsystems = 4
-	is := make(map[offered]bool)        // offered now
-	withdrawn := make(map[offered]bool) // ever
+	is := make(map[offered]bool) // offered now
+	var withdrawn sync.Map       // has what was, ever
 	closed := make(map[Port]bool)
 	for _, p := range ports {
 		f.OpenPort(p)
@@ -68,7 +69,7 @@ func anyOrder(t *testing.T, seed uint64) (events int) {
 	f.kernel.Deleted = func(c nvmesysfs.Controller) {
 		for _, p := range ports {
 			o := offered{c.SubsysNQN, p}
-			if c.Kind == nvmesysfs.IO && c.TrSvcID == strconv.Itoa(p.Svc) && !withdrawn[o] {
+			if _, was := withdrawn.Load(o); !was && c.Kind == nvmesysfs.IO && c.TrSvcID == strconv.Itoa(p.Svc) {
 				t.Errorf("%s, %s at port %d, is deleted, and was never withdrawn", c.Name, c.SubsysNQN, p.Svc)
 			}
 		}
@@ -79,7 +80,7 @@ func anyOrder(t *testing.T, seed uint64) (events int) {
 		if !both {
 			configured = ports[:1]
 			for n := range subsystems {
-				withdrawn[offered{nqn(n), portB}] = true
+				withdrawn.Store(offered{nqn(n), portB}, true)
 			}
 		}
 		f.Configure(Stafd, quick+stafdConf(configured...))
@@ -119,7 +120,7 @@ func anyOrder(t *testing.T, seed uint64) (events int) {
 			if is[o] = !is[o]; is[o] {
 				f.AddSubsystem(o.nqn, p)
 			} else {
-				withdrawn[o] = true
+				withdrawn.Store(o, true)
 				f.RemoveSubsystem(o.nqn, p)
 			}
 		case 4:
