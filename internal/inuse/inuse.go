@@ -6,6 +6,7 @@ package inuse
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -135,14 +136,11 @@ func (u *Use) Of(disk string) ([]string, error) {
 		slices.Sort(users)
 		return users, nil
 	}
-	if u.unseen != nil {
-		return nil, u.unseen
-	}
 	held, err := h.Held(disk)
 	if err == nil && held {
-		users = []string{disk + " is held by somebody who does not show"}
+		return []string{disk + " is held by somebody who does not show"}, nil
 	}
-	return users, err
+	return nil, cmp.Or(err, u.unseen)
 }
 
 // swaps notes what the host swaps to (proc_swaps(5)):
@@ -187,26 +185,24 @@ func (u *Use) processes() error {
 	if len(names) == 0 {
 		return fmt.Errorf("%s shows no process", h.Proc)
 	}
+	// What one process does not show, others may: all are looked at.
+	var unseen error
+	failed := func(err error) bool {
+		if err != nil && !gone(err) {
+			unseen = cmp.Or(unseen, err)
+		}
+		return err != nil
+	}
 	seen := make(map[string]bool) // mount namespaces
 	for _, pid := range names {
 		ns, err := os.Readlink(filepath.Join(h.Proc, pid, "ns", "mnt"))
-		switch {
-		case gone(err):
-			continue // a process that has ended, or a thread of the kernel
-		case err != nil:
-			return err
-		case !seen[ns]:
-			err := h.mounts(pid, u.users)
-			if err != nil && !gone(err) {
-				return err
-			}
-			seen[ns] = err == nil // else the next process of the namespace tells
+		// Of a namespace whose process has just ended, the next one tells.
+		if !failed(err) && !seen[ns] {
+			seen[ns] = !failed(h.mounts(pid, u.users))
 		}
-		if err := u.open(pid); err != nil && !gone(err) {
-			return err
-		}
+		failed(u.open(pid))
 	}
-	return nil
+	return unseen
 }
 
 // absent recognizes what sysfs says of devices that have gone.

@@ -180,6 +180,16 @@ func TestOf(t *testing.T) {
 		{name: "not for us", err: "permission", set: func(r *tree) { r.claimed["nvme0n1"] = fs.ErrPermission }},
 		{name: "just gone", set: func(r *tree) { r.claimed["nvme0n1"] = unix.ENXIO }},
 		{name: "garbage for a number", err: "device number", set: func(r *tree) { r.file("sys/block/nvme0n1/dev", "x") }},
+		{
+			name: "a process that does not show itself", want: []string{"nvme0n1 is open in tool (process 7)"},
+			set: func(r *tree) {
+				r.dir("proc/5/ns")
+				r.file("proc/5/fd", "no directory")
+				r.process(7, "mnt:[1]", "")
+				r.link("proc/7/fd/3", "/dev/xvda")
+				r.devices["/proc/7/fd/3"] = dev{259, 0}
+			},
+		},
 		{name: "no processes to be seen", err: "no process", set: func(r *tree) { r.remove("proc/1") }},
 		{name: "no /proc", err: "no such file", set: func(r *tree) { r.remove("proc") }},
 	} {
@@ -215,11 +225,14 @@ func TestUnseen(t *testing.T) {
 	r := newTree(t)
 	u := r.host.Look()
 	u.unseen = errors.New("not all was seen")
+	r.claimed["nvme0n10"] = nil
+	got, err := u.Of("nvme0n10")
+	check(t, got, []string{"nvme0n10 is held by somebody who does not show"}, err, "")
 	if _, err := u.Of("nvme0n1"); err == nil {
 		t.Error("nobody uses it, for sure?")
 	}
 	u.users[dev{259, 2}] = []string{"is open in tool"}
-	got, err := u.Of("nvme0n1")
+	got, err = u.Of("nvme0n1")
 	check(t, got, []string{"nvme0n1p2 is open in tool"}, err, "")
 }
 

@@ -239,12 +239,15 @@ func (d *Daemon) guarded(ev reconcile.Event) {
 	case reconcile.Disconnected, reconcile.Lost, reconcile.Released:
 		d.guard.forget(ev.Device, ev.TID, true)
 		delete(d.foreign, ev.TID)
-		d.noLongerWithheld(ev.TID)
+		delete(d.withheld, ev.TID)
+		if ev.Kind == reconcile.Disconnected {
+			d.saveSoon()
+		}
 	case reconcile.DisconnectFailed:
 		d.guard.forget(ev.Device, ev.TID, false)
 		why, ok := errors.AsType[*inUseError](ev.Err)
 		if !ok {
-			d.noLongerWithheld(ev.TID)
+			delete(d.withheld, ev.TID)
 			return
 		}
 		w, before := d.withheld[ev.TID]
@@ -253,15 +256,5 @@ func (d *Daemon) guarded(ev reconcile.Event) {
 		}
 		w.why = why
 		d.withheld[ev.TID] = w
-		if !before {
-			d.save()
-		}
-	}
-}
-
-func (d *Daemon) noLongerWithheld(id tid.TID) {
-	if _, ok := d.withheld[id]; ok {
-		delete(d.withheld, id)
-		d.save()
 	}
 }

@@ -210,3 +210,31 @@ func TestInUseBrokenPath(t *testing.T) {
 		r.expectAddresses("the other path is back", "2")
 	})
 }
+
+// A daemon that is killed in the middle of disconnecting goes on with it.
+func TestKilledWhileDisconnecting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.offer("a", "b")
+		r.start()
+		r.hold("nqn.b", 0)
+		r.deliver([]stac.Page{dc(1, yes, "a")})
+		r.release("nqn.b")
+		r.deliver([]stac.Page{dc(1, yes, "a", "b")})
+		r.hold("nqn.a", 0)
+		r.deliver([]stac.Page{dc(1, yes, "b")})
+		r.expectConnected("withdrawn, but held", r.connected())
+		r.stop()
+		r.start()
+		r.deliver([]stac.Page{dc(1, yes, "b")})
+		r.release("nqn.a")
+		r.wait()
+		if got := r.connected(); strings.Contains(got, "nqn.a") || !strings.Contains(got, "nqn.b") {
+			t.Errorf("released after a restart: %s", got)
+		}
+		r.stop()
+		if strings.Contains(string(r.state), "nqn.a") {
+			t.Errorf("the state still has what is gone: %s", r.state)
+		}
+	})
+}

@@ -66,6 +66,7 @@ type Daemon struct {
 	kept map[tid.TID]bool
 
 	withheld map[tid.TID]withheld // disconnects that the guard put off
+	unsaved  bool                 // see saveSoon
 
 	holds   holds
 	expiry  *time.Timer // of the first hold
@@ -101,6 +102,10 @@ type sourceState struct {
 	DC      tid.TID         `json:"dc"`
 	Entries []logpage.Entry `json:"entries"`
 }
+
+// saveDelay gathers disconnects for the state file. One that it still has after
+// a restart costs nothing.
+const saveDelay = 500 * time.Millisecond
 
 // New returns stacd.
 func New(env service.Env, feed Feed) *Daemon {
@@ -461,10 +466,10 @@ func (d *Daemon) save() {
 	for id, r := range d.wanted {
 		s.Wanted = append(s.Wanted, wantedState{id, r.configured})
 	}
-	for id := range d.withheld {
-		// Still to be disconnected: as if nobody had told yet.
-		if _, ok := d.wanted[id]; !ok && !d.foreign[id] {
-			s.Wanted = append(s.Wanted, wantedState{TID: id})
+	for _, st := range d.Engine().All() {
+		// Still to be disconnected: after a restart now, as if nobody had told yet.
+		if !st.Wanted && !d.foreign[st.TID] {
+			s.Wanted = append(s.Wanted, wantedState{TID: st.TID})
 		}
 	}
 	for dc, entries := range d.sources {
@@ -475,6 +480,18 @@ func (d *Daemon) save() {
 	}
 	s.Holds = d.holds.list
 	d.Save(s)
+}
+
+// saveSoon saves the state once what happens now is over.
+func (d *Daemon) saveSoon() {
+	if d.unsaved {
+		return
+	}
+	d.unsaved = true
+	d.After(saveDelay, func() {
+		d.unsaved = false
+		d.save()
+	})
 }
 
 // Event implements [service.Policy].

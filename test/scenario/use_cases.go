@@ -3,6 +3,8 @@ package scenario
 import (
 	"fmt"
 	"time"
+
+	"github.com/nvme-stas/stas/pkg/nvme"
 )
 
 // useCases are about what may be taken away, and what may be changed of it.
@@ -61,6 +63,9 @@ func timesOfTheTarget(w World) {
 	w.Reload(Stacd)
 	eventually(w, soon, "reloaded, a line is about it", timesAre(w, told, "off", "5"))
 	eventually(w, soon, "reloaded", timesAre(w, nqn(1), "50", "5"))
+	w.Configure(Stafd, "[Global]\nreconnect-delay = 4\nctrl-loss-tmo = 80\n"+stafdConf(portA))
+	w.Reload(Stafd)
+	eventually(w, soon, "stafd, reloaded", timesAre(w, nvme.WellKnownDiscoveryNQN, "80", "4"))
 	w.Configure(Stacd, quick)
 	w.Reload(Stacd)
 	eventually(w, soon, "the line is gone", timesAre(w, told, "12", "2"))
