@@ -117,7 +117,7 @@ func (b *bed) wait(what string, within time.Duration, is func(there map[Key]Serv
 			return time.Since(begin)
 		}
 		if time.Now().After(deadline) {
-			b.Fatalf("%s: not within %v; there is %.2000s, told %q", what, within, there, b.told)
+			b.Fatalf("%s: not within %v; there are %d: %.2000s, told %q", what, within, len(b.there), there, b.told)
 		}
 	}
 }
@@ -164,19 +164,14 @@ type peer struct {
 
 	mu      sync.Mutex
 	hosts   map[string]*responder
-	sockets []peerSocket
-	queries int
-}
-
-type peerSocket struct {
-	*net.UDPConn
-	group *net.UDPAddr
+	sockets []*Socket
+	queries map[Family]int
 }
 
 // link makes a link: the host has .1 of a /24, the peer .2.
 func (b *bed) link(name, net24 string) *peer {
 	b.Helper()
-	p := &peer{bed: b, do: make(chan func()), name: name, hosts: make(map[string]*responder)}
+	p := &peer{bed: b, do: make(chan func()), name: name, hosts: make(map[string]*responder), queries: make(map[Family]int)}
 	ready := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and the thread ends with the goroutine
@@ -237,24 +232,21 @@ func (p *peer) listen(name string) {
 		if err != nil {
 			return err
 		}
-		for network, group := range map[string]*net.UDPAddr{
-			"udp4": {IP: group4.AsSlice(), Port: Port}, "udp6": {IP: group6.AsSlice(), Port: Port, Zone: name},
-		} {
-			conn, err := net.ListenMulticastUDP(network, i, group)
+		for _, family := range []Family{IPv4, IPv6} {
+			s, err := Open(name, i.Index, family)
 			if err != nil {
 				return err
 			}
-			s := peerSocket{conn, group}
 			p.mu.Lock()
 			p.sockets = append(p.sockets, s)
 			p.mu.Unlock()
-			go p.answer(s)
+			go p.answer(s, family)
 		}
 		return nil
 	})
 }
 
-func (p *peer) answer(s peerSocket) {
+func (p *peer) answer(s *Socket, family Family) {
 	buf := make([]byte, maxMessage)
 	for {
 		n, err := s.Read(buf)
@@ -266,7 +258,7 @@ func (p *peer) answer(s peerSocket) {
 			continue
 		}
 		p.mu.Lock()
-		p.queries++
+		p.queries[family]++
 		var list []dns.RR
 		for _, r := range p.hosts {
 			for _, question := range q.Question {
@@ -275,7 +267,7 @@ func (p *peer) answer(s peerSocket) {
 				}
 			}
 			if list != nil {
-				_, _ = s.WriteTo(pack(p.bed, list...), s.group)
+				_ = s.Send(pack(p.bed, list...))
 				list = nil
 			}
 		}
@@ -289,7 +281,7 @@ func (p *peer) say(records ...dns.RR) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.sockets {
-		_, _ = s.WriteTo(packet, s.group) // IPv6 while its address is tentative
+		_ = s.Send(packet) // which IPv6 refuses while its address is tentative
 	}
 }
 
@@ -433,7 +425,7 @@ func TestAttribution(t *testing.T) {
 		for _, p := range links {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			if p.queries < 2 {
+			if p.queries[IPv4] < 1 || p.queries[IPv6] < 1 {
 				return false
 			}
 		}
@@ -451,24 +443,17 @@ func TestAttribution(t *testing.T) {
 		})
 	}
 	group.Wait()
-	byFamily := map[Family]int{}
-	b.wait("all", 10*time.Second, func(there map[Key]Service) bool {
-		byFamily = map[Family]int{}
-		for k := range there {
-			byFamily[k.Family]++
-		}
-		return byFamily[IPv4] == 2*each
-	})
-	right := 0
+	b.wait("all", 10*time.Second, func(there map[Key]Service) bool { return len(there) == 4*each })
+	right := make(map[Family]int)
 	for k, s := range b.there {
-		want := map[string]byte{"eth0": 0, "eth1": 1}[s.Iface]
-		if a := s.Addrs[0].As4(); a[2] != want || len(s.Addrs) != 1 {
+		link := map[string]byte{"eth0": 0, "eth1": 1}[s.Iface]
+		if a := s.Addrs[0].As4(); a[2] != link || len(s.Addrs) != 1 {
 			t.Errorf("%s is said to be at %v", s.Iface, s.Addrs)
-		} else if k.Family == IPv4 {
-			right++
+		} else {
+			right[k.Family]++
 		}
 	}
-	t.Logf("%d of %d right by IPv4; %d by IPv6", right, byFamily[IPv4], byFamily[IPv6])
+	t.Logf("%d by IPv4 and %d by IPv6 are right, of %d each", right[IPv4], right[IPv6], 2*each)
 }
 
 // TestVLANs: 40 of them, which are more than a socket may join groups.
@@ -508,7 +493,7 @@ func TestVLANs(t *testing.T) {
 	// Each VLAN has the same name, and its own address.
 	for id := 1; id <= n; id++ {
 		name := fmt.Sprintf("peer.%d", id)
-		own := &peer{bed: b, do: p.do, name: name, hosts: map[string]*responder{}}
+		own := &peer{bed: b, do: p.do, name: name, hosts: make(map[string]*responder), queries: make(map[Family]int)}
 		b.Cleanup(func() {
 			for _, s := range own.sockets {
 				s.Close()
@@ -603,7 +588,7 @@ func TestManyInstances(t *testing.T) {
 	b.browse()
 	took := b.wait("all", 10*time.Second, func(there map[Key]Service) bool { return len(there) == 2*n })
 	p.mu.Lock()
-	t.Logf("%d services after %v; %d packets with questions", 2*n, took, p.queries)
+	t.Logf("%d services after %v; %d packets with questions", 2*n, took, p.queries[IPv4]+p.queries[IPv6])
 	p.mu.Unlock()
 	time.Sleep(4 * time.Second) // the next queries tell what is known
 	b.wait("the same", 0, func(there map[Key]Service) bool { return len(there) == 2*n })
