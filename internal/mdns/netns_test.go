@@ -437,13 +437,13 @@ func TestAttribution(t *testing.T) {
 			for i := range each {
 				p.say(at(fmt.Sprint("array", i), fmt.Sprintf("10.0.%d.%d", n, 1+i%250)).records("", 0, 120, 4500)...)
 				if i%50 == 0 {
-					time.Sleep(10 * time.Millisecond) // the buffer of a socket
+					time.Sleep(20 * time.Millisecond) // it is not about the buffer of a socket
 				}
 			}
 		})
 	}
 	group.Wait()
-	b.wait("all", 10*time.Second, func(there map[Key]Service) bool { return len(there) == 4*each })
+	b.wait("all", 30*time.Second, func(there map[Key]Service) bool { return len(there) == 4*each })
 	right := make(map[Family]int)
 	for k, s := range b.there {
 		link := map[string]byte{"eth0": 0, "eth1": 1}[s.Iface]
@@ -502,7 +502,7 @@ func TestVLANs(t *testing.T) {
 		own.listen(name)
 		own.add(at("array", fmt.Sprintf("10.1.%d.2", id)))
 	}
-	took := b.wait("all", 20*time.Second, func(there map[Key]Service) bool { return len(there) == 2*n })
+	took := b.wait("all", 40*time.Second, func(there map[Key]Service) bool { return len(there) == 2*n })
 	t.Logf("%d services after %v", 2*n, took)
 	for _, s := range b.there {
 		var id int
