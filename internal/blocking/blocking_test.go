@@ -472,3 +472,23 @@ func FuzzReply(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkWrite is what a call costs more than when it is made directly.
+func BenchmarkWrite(b *testing.B) {
+	null, err := unix.Open("/dev/null", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer unix.Close(null)
+	line := bytes.Repeat([]byte("x"), 400)
+	p := New(slog.New(slog.DiscardHandler))
+	for name, calls := range map[string]fabrics.Calls{"direct": fabrics.Direct{}, "process": p} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := calls.Write(null, line); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

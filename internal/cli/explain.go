@@ -122,7 +122,7 @@ func (t *tool) explanations(r stasbus.Report, names []string) (all []explanation
 		name = strings.TrimPrefix(name, "/dev/")
 		found := false
 		for i := range r.Controllers {
-			if c := &r.Controllers[i]; isDevice(c, name) || answersTo(c.ID, name) {
+			if c := &r.Controllers[i]; isDevice(c, name) || answersTo(c.ID, name) || isHost(c.Origins, name) {
 				all = append(all, t.explainController(r, c))
 				found = true
 			}
@@ -175,6 +175,11 @@ func (t *tool) troubles(r stasbus.Report) (all []explanation) {
 // access to it.
 func isDevice(c *stasbus.Controller, name string) bool {
 	return c.Device == name || slices.ContainsFunc(c.Namespaces, func(n stasbus.Namespace) bool { return n.Name == name })
+}
+
+// isHost reports whether the configuration has the controller under a host name.
+func isHost(origins []stasbus.Origin, name string) bool {
+	return slices.ContainsFunc(origins, func(o stasbus.Origin) bool { return o.Host != nil && strings.EqualFold(o.Host.Name, name) })
 }
 
 // answersTo tells whether somebody may mean a controller by this name.

@@ -440,10 +440,6 @@ func (p *parser) set(opt *option, it Item) {
 		p.issues.add(i)
 		return
 	}
-	if opt.unbuilt != nil && opt.unbuilt(p.cfg) {
-		i.Problem = "accepted, has no effect in this version"
-		p.issues.add(i)
-	}
 }
 
 // assign is option.set for a value that may be in a file of its own.

@@ -4,8 +4,6 @@ package conf
 type Option struct {
 	Section, Name string
 	Default       string // in the words of the file; empty: the kernel's, or none
-	// Unbuilt says that this version does not do all that the option can ask for.
-	Unbuilt bool
 }
 
 // Options lists the options that a daemon's file may have.
@@ -14,7 +12,7 @@ func Options(d Daemon) []Option {
 	for i := range options {
 		o := &options[i]
 		if def, ok := o.def(d); ok {
-			list = append(list, Option{o.section, o.name, def, o.unbuilt != nil})
+			list = append(list, Option{o.section, o.name, def})
 		}
 	}
 	return list

@@ -38,9 +38,6 @@ type option struct {
 	// default would be less secure than what was asked for.
 	safe string
 	file bool // the value may be in a file of its own, after FilePrefix
-	// unbuilt reports whether what was set asks for something that this
-	// version does not do.
-	unbuilt func(*Config) bool
 }
 
 const unknown = "\x00"

@@ -251,12 +251,6 @@ func readSysConf(path string) (*sysConf, error) {
 			if s.host[it.Key].Value == "" || it.Value != "" {
 				s.host[it.Key] = it
 			}
-			if it.Key == KeySymName && it.Value != "" {
-				s.issues = append(s.issues, conf.Issue{
-					Place: it.Place, Severity: conf.Note, Text: it.Key,
-					Problem: "accepted, has no effect in this version",
-				})
-			}
 		case !it.Continued:
 			s.complain(it, it.Key, "no such option in [Host]; there are nqn, id, key and symname", "line ignored")
 		}

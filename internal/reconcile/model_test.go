@@ -640,7 +640,6 @@ func (m *model) invariants() {
 		}
 		switch kind, later := m.e.decide(c, m.now); {
 		case c.busy != None:
-		case kind == Adjust: // who had its way may have gone; a pass sees that
 		case kind != None && c.queued == None && (c.wake.IsZero() || c.wake.After(m.now)):
 			m.fail("%v shall %v, and is not in a queue", id, kind)
 		case kind == None && c.queued == None && !later.IsZero() && (c.wake.IsZero() || c.wake.After(later)):

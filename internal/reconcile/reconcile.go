@@ -316,7 +316,18 @@ func (e *Engine[P]) Unwant(id tid.TID, keep bool, now time.Time) {
 	c.wanted = false
 	c.keep = keep
 	c.conn = trial{}
+	name := c.device
 	e.evaluate(c, now)
+	e.evaluateAll(name, now) // another one may have its way now
+}
+
+// evaluateAll looks at all that use a device.
+func (e *Engine[P]) evaluateAll(name string, now time.Time) {
+	if d := e.devices[name]; d != nil {
+		for _, c := range slices.Clone(d.holders) { // one may be released meanwhile
+			e.evaluate(c, now)
+		}
+	}
 }
 
 // Wanted reports whether the controller is wanted.
@@ -468,9 +479,7 @@ func (e *Engine[P]) Observe(name string, seq uint64, seen *Observed, now time.Ti
 		d.Observed = *seen
 		if stays {
 			e.watchDown(name, d, now)
-			for _, c := range slices.Clone(d.holders) { // one may be released meanwhile
-				e.evaluate(c, now)
-			}
+			e.evaluateAll(name, now)
 			return
 		}
 	}
@@ -616,6 +625,9 @@ func (e *Engine[P]) Done(op Op[P], device string, err error, now time.Time) {
 		e.failed(&c.conn, DisconnectFailed, c, op, err, took, now)
 	}
 	e.evaluate(c, now)
+	if op.Kind != Work {
+		e.evaluateAll(device, now) // it may have other parameters now
+	}
 }
 
 func (e *Engine[P]) failed(t *trial, kind EventKind, c *ctrl[P], op Op[P], err error, took time.Duration, now time.Time) {

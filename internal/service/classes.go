@@ -22,7 +22,10 @@ type class struct {
 	// cheap is an attempt that holds nobody up: it is made in user space, or ends
 	// at once. For quickFor, such a target is asked every quickMost or so, however
 	// many of its controllers wait.
-	cheap  bool
+	cheap bool
+	// costly is one that holds up everybody for long: its pauses are long from
+	// the beginning, and never short by chance.
+	costly bool
 	target reconcile.Verdict
 }
 
@@ -48,7 +51,7 @@ var (
 	unreachable = &class{name: "unreachable", first: retryFirst, cheap: true, target: reconcile.Silent}
 	// stalled is a target that falls silent after it has begun to speak: such an
 	// attempt holds up all connects of the host for a minute (nvmf_dev_mutex).
-	stalled = &class{name: "stalled", first: 10 * time.Second, target: reconcile.Silent}
+	stalled = &class{name: "stalled", costly: true, target: reconcile.Silent}
 	closed  = &class{name: "closed", first: retryFirst, target: reconcile.Answers}
 	// The host lacks the interface or the address; when it gets it, it is tried at
 	// once (Kernel.WatchNetwork).
@@ -156,8 +159,12 @@ func (s *Service) backoff(t reconcile.Try) time.Duration {
 		// The target is asked so often, by whichever of its controllers.
 		bound = min(bound, max(quickMost, quickMost/2*time.Duration(t.Missing)))
 	}
-	bound = max(bound, retryLeast)
-	return retryLeast + rand.N(bound-retryLeast+1)
+	least := retryLeast
+	if c.costly {
+		least, bound = most/2, most
+	}
+	bound = max(bound, least)
+	return least + rand.N(bound-least+1)
 }
 
 // Rejected reports whether a connect failed for what the controller said, and

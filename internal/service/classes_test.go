@@ -14,6 +14,7 @@ import (
 	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/reconcile"
 	"github.com/nvme-stas/stas/internal/service"
+	"github.com/nvme-stas/stas/internal/stastest"
 	"github.com/nvme-stas/stas/internal/tid"
 	"github.com/nvme-stas/stas/pkg/fabrics"
 )
@@ -76,6 +77,25 @@ func TestClasses(t *testing.T) {
 	if name := service.ClassName(errors.New("x")); name != "other" {
 		t.Errorf("an unknown failure is called %q", name)
 	}
+}
+
+// A target that falls silent in the middle of a connect, which then holds up
+// those of the whole host, is not asked again soon, whatever chance says.
+func TestStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, tid.IO, "nqn.a")
+		r.start()
+		r.kernel.Silence(addr, "1", stastest.MuteLater)
+		r.want(controller("nqn.a", "1"))
+		pause(time.Hour)
+		if n := r.kernel.count("connect"); n < 30 || n > 40 { // 60 s each, and 30 to 60 s between them
+			t.Errorf("%d attempts in an hour", n)
+		}
+		c, err := r.svc.Controller(t.Context(), controller("nqn.a", "1"))
+		if err != nil || c.Connect == nil || c.Connect.Class != "stalled" || c.Connect.Errno != "EIO" {
+			t.Errorf("%+v, %v", c.Connect, err)
+		}
+	})
 }
 
 // connect-retry-max bounds all pauses.

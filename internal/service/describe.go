@@ -112,7 +112,7 @@ func timerText(at, now time.Time, interval time.Duration) string {
 	if at.IsZero() {
 		return off(retryFirst)
 	}
-	return Countdown(retryCap, at, now)
+	return Countdown(interval, at, now)
 }
 
 // Countdown is a timer that runs.

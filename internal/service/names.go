@@ -86,11 +86,14 @@ type (
 
 func (n *names) restore(state namesState) {
 	n.asked, n.lines = make(map[string]*question), make(map[tid.TID]*namedLine)
+	valid := func(addrs []netip.Addr) []netip.Addr {
+		return slices.DeleteFunc(addrs, func(a netip.Addr) bool { return !a.IsValid() })
+	}
 	for _, q := range state.Asked {
-		n.asked[q.Name] = &question{answer: q.Answer, answered: q.Answered}
+		n.asked[q.Name] = &question{answer: valid(q.Answer), answered: q.Answered}
 	}
 	for _, l := range state.Lines {
-		n.lines[l.ID] = &namedLine{current: l.Current, former: l.Former}
+		n.lines[l.ID] = &namedLine{current: l.Current, former: valid(l.Former)}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/nvme-stas/stas/internal/stasbus"
 	"github.com/nvme-stas/stas/internal/stastest"
 	"github.com/nvme-stas/stas/internal/tid"
+	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
 
 // named is a rig whose policy wants what the configuration lists.
@@ -352,5 +354,54 @@ func TestResolveDefault(t *testing.T) {
 	addrs, err := service.ResolverOf(service.New(tid.IO, &policy{}, env))(context.Background(), "localhost")
 	if err != nil || !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap().IsLoopback() }) {
 		t.Errorf("localhost is %v, %v", addrs, err)
+	}
+}
+
+// Whatever name servers say and targets do, no connection is removed for it; and
+// once both are well, the address that is told last is connected.
+func TestHostNamesAnyOrder(t *testing.T) {
+	for seed := range uint64(25) {
+		synctest.Test(t, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 0))
+			n := newNamed(t, lineA)
+			n.start()
+			addrs := []string{"10.0.0.1", "10.0.0.2", "fd00::1"}
+			ports := func(a string, open bool) {
+				if open {
+					n.kernel.OpenPort(1, a, "1")
+				} else {
+					n.kernel.ClosePort(a, "1")
+				}
+			}
+			for range 40 {
+				a := addrs[rng.IntN(len(addrs))]
+				switch rng.IntN(5) {
+				case 0:
+					rng.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+					n.names.Set("dc.example", addrs[:rng.IntN(len(addrs)+1)]...)
+				case 1:
+					ports(a, rng.IntN(2) == 0)
+				case 2:
+					n.names.Delay(time.Duration(rng.IntN(15)) * time.Second)
+				case 3:
+					n.reload <- struct{}{}
+				default:
+				}
+				pause(time.Duration(rng.Int64N(int64(15 * time.Minute))))
+			}
+			n.names.Delay(0)
+			last := addrs[rng.IntN(len(addrs))]
+			n.names.Set("dc.example", last)
+			for _, a := range addrs {
+				ports(a, true)
+			}
+			pause(time.Hour)
+			if n.kernel.Deletes != 0 {
+				t.Errorf("seed %d: %d connections were removed", seed, n.kernel.Deletes)
+			}
+			if !slices.ContainsFunc(n.kernel.Controllers(), func(c nvmesysfs.Controller) bool { return c.TrAddr == last && c.State == nvmesysfs.Live }) {
+				t.Errorf("seed %d: %s is not connected", seed, last)
+			}
+		})
 	}
 }

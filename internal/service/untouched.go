@@ -5,12 +5,11 @@ import (
 	"github.com/nvme-stas/stas/pkg/fabrics"
 )
 
-// Untouched keeps the times of a controller that a boot table names as they
-// were first: the host may run from it, and whoever booted it chose them.
-// Unless a line of the configuration sets them for it: explicit. It belongs to
-// the loop.
-func (s *Service) Untouched(id tid.TID, o fabrics.Options, explicit bool) fabrics.Options {
-	if explicit || s.boot.Booted(id) == "" {
+// Untouched keeps the times of a controller as they were first, if it is one
+// that a boot table names, and no line of the configuration is about them: the
+// host may run from it, and whoever booted it chose them. It belongs to the loop.
+func (s *Service) Untouched(id tid.TID, o fabrics.Options, booted bool) fabrics.Options {
+	if !booted {
 		delete(s.firstTimes, id)
 		return o
 	}

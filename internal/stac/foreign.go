@@ -155,6 +155,7 @@ func (d *Daemon) removeStrangers(names []string) {
 				d.log.Info(s.id.String()+" is not asked for, but owned by "+owners[name]+", and left alone", "device", name)
 			default:
 				d.log.Info(s.id.String()+" was connected by others and nobody asks for it: disconnecting it (disconnect-scope)", "device", name)
+				d.foreign[s.id] = true
 				d.WantUntilNow(s.id, d.cfg, d.identity)
 				d.GiveUp(s.id, false, func(id tid.TID) bool { _, ok := d.wanted[id]; return ok })
 			}
@@ -183,9 +184,12 @@ func (d *Daemon) lookAgainAtKept() {
 		}
 	}
 	for id := range d.withheld {
-		if _, wanted := d.wanted[id]; !wanted && !d.mayDisconnect(id) {
+		others := d.foreign[id] && d.cfg.DisconnectScope != conf.AllConnections
+		if _, wanted := d.wanted[id]; !wanted && (others || !d.mayDisconnect(id)) {
 			delete(d.withheld, id)
-			d.kept[id] = true
+			if !d.foreign[id] {
+				d.kept[id] = true
+			}
 			d.WantUntilNow(id, d.cfg, d.identity)
 			d.GiveUp(id, true, none)
 		}

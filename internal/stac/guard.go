@@ -238,6 +238,7 @@ func (d *Daemon) guarded(ev reconcile.Event) {
 	switch ev.Kind {
 	case reconcile.Disconnected, reconcile.Lost, reconcile.Released:
 		d.guard.forget(ev.Device, ev.TID, true)
+		delete(d.foreign, ev.TID)
 		d.noLongerWithheld(ev.TID)
 	case reconcile.DisconnectFailed:
 		d.guard.forget(ev.Device, ev.TID, false)

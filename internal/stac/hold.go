@@ -107,7 +107,10 @@ func (d *Daemon) addHold(x hold, duration time.Duration) (hold, error) {
 		x.Until = now.Add(duration)
 	}
 	list := slices.DeleteFunc(slices.Clone(d.holds.list), func(o hold) bool {
-		return o.Name == x.Name || x.TID != nil && o.TID != nil && *o.TID == *x.TID
+		if x.TID == nil || o.TID == nil {
+			return x.TID == o.TID && o.Name == x.Name
+		}
+		return *o.TID == *x.TID
 	})
 	if len(list) >= maxHolds {
 		return x, errors.New("too much is held already; see: stacctl status")
@@ -223,20 +226,20 @@ const disconnectWait = 15 * time.Second
 // otherwise.
 func (d *Daemon) Disconnect(ctx context.Context, device string, force bool) (done stasbus.Disconnected, err error) {
 	device = strings.TrimPrefix(device, "/dev/")
-	var id tid.TID
-	known, booted := false, ""
+	var ids []tid.TID // those that share the device, as a rule one
+	booted := ""
 	failed := d.Loop().Do(ctx, func() {
 		for _, st := range d.Engine().All() {
-			if st.Device == device && device != "" && (!known || st.Wanted) {
-				id, known = st.TID, true
+			if st.Device == device && device != "" {
+				ids = append(ids, st.TID)
+				booted = cmp.Or(booted, d.Booted(st.TID))
 			}
 		}
-		booted = d.Booted(id)
 	})
 	switch {
 	case failed != nil:
 		return done, failed
-	case !known:
+	case len(ids) == 0:
 		return done, fmt.Errorf("stacd has no controller with the device %q; stacctl ls shows what it has, nvme disconnect -d takes any", device)
 	case booted != "" && !force:
 		return done, fmt.Errorf("%s stays connected: %s; --force disconnects it all the same", device, booted)
@@ -246,10 +249,13 @@ func (d *Daemon) Disconnect(ctx context.Context, device string, force bool) (don
 			return done, fmt.Errorf("%s stays connected: %w; --force disconnects it all the same", device, err)
 		}
 	}
+	id := ids[0]
 	ended := make(operation, 1)
 	failed = d.Loop().Do(ctx, func() {
-		if _, err = d.addHold(hold{Name: device, TID: &id}, 0); err != nil {
-			return
+		for i := range ids {
+			if _, err = d.addHold(hold{Name: device, TID: &ids[i]}, 0); err != nil {
+				return
+			}
 		}
 		if force {
 			d.guard.force(id)
@@ -267,6 +273,12 @@ func (d *Daemon) Disconnect(ctx context.Context, device string, force bool) (don
 	defer wait.Stop()
 	select {
 	case err := <-ended:
+		if err != nil {
+			// It stays, and so it is not to be held either.
+			_ = d.Loop().Do(ctx, func() {
+				d.changeHolds(slices.DeleteFunc(slices.Clone(d.holds.list), func(x hold) bool { return x.TID != nil && slices.Contains(ids, *x.TID) }))
+			})
+		}
 		return done, err
 	case <-wait.C:
 		done.Pending = true // the kernel is at it

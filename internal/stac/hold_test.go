@@ -370,7 +370,7 @@ func TestConnectionsOfOthers(t *testing.T) {
 		{name: "another host NQN", conf: scopeAll, pages: listed, hostNQN: "nqn.2026-11.org.example:initramfs"},
 		{name: "booted from", conf: scopeAll, pages: listed, booted: true},
 		{name: "boot tables not read", conf: scopeAll, pages: listed, unread: true},
-		{name: "owned by another", conf: scopeAll, pages: listed, owner: "discoverd"},
+		{name: "owned by another", conf: scopeAll, pages: listed, owner: "csi-driver"},
 		{name: "held", conf: scopeAll, pages: listed, hold: "nqn.x"},
 		{name: "stafd is silent", conf: scopeAll},
 		{name: "a page is not known", conf: scopeAll, pages: []stac.Page{dc(1, yes, "a"), dc(2, no)}},
@@ -447,6 +447,32 @@ func TestConnectionsOfOthersLater(t *testing.T) {
 	})
 }
 
+// What others made, and what is in use, is theirs again when the scope says so.
+func TestConnectionsOfOthersInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.conf = scopeAll
+		r.offer("a")
+		r.others("nqn.x", "")
+		r.kernel.SetInUse("nvme0n1", "nvme0n1 is open in mysqld")
+		r.start()
+		r.deliver([]stac.Page{dc(1, yes, "a")})
+		r.wait()
+		if r.controllers()["x"].Withheld == nil {
+			t.Errorf("nothing tells that it is in use: %+v", r.controllers())
+		}
+		r.reconfigure("")
+		r.kernel.SetInUse("nvme0n1")
+		for range 3 {
+			r.wait()
+		}
+		r.expectConnected("the scope is ours", "nvme0=nqn.x nvme1=nqn.a")
+		r.reconfigure(scopeAll)
+		r.wait()
+		r.expectConnected("the scope is all", "nvme1=nqn.a")
+	})
+}
+
 // What a scope keeps is not forgotten: the next one may let it go. What the
 // configuration excludes goes in any (defect 38 of nvme-stas).
 func TestScopes(t *testing.T) {
@@ -475,6 +501,31 @@ func TestScopes(t *testing.T) {
 		r.reconfigure("")
 		if got := r.connected(); !strings.Contains(got, "=nqn.b") || strings.Contains(got, "nqn.a") || strings.Contains(got, "nqn.c") {
 			t.Errorf("our own: %s", got)
+		}
+	})
+}
+
+// What stays although nobody asks for it is in the report, with the reason.
+func TestKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.boot = bootedFrom("nqn.a")
+		r.conf = "[I/O controller connection management]\ndisconnect-scope=no-disconnect\n"
+		r.offer("a", "b")
+		r.start()
+		r.deliver([]stac.Page{dc(1, yes, "a", "b")})
+		r.others("nqn.x", "")
+		r.deliver([]stac.Page{dc(1, yes)})
+		rep, err := r.daemon.Report(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(map[string]string)
+		for _, k := range rep.Kept {
+			got[k.SubsysNQN] = k.Why
+		}
+		if len(got) != 2 || !strings.Contains(got["nqn.a"], "boot table NBFT") || got["nqn.b"] != "disconnect-scope is no-disconnect" {
+			t.Errorf("kept: %v", got)
 		}
 	})
 }

@@ -76,6 +76,9 @@ func (d *Daemon) addStanding(c *stasbus.Controller) {
 		c.GivenUp = service.Ended(p.attempts, p.err)
 	}
 	for _, x := range d.holds.list {
+		if !d.holds.covers(id) {
+			break
+		}
 		var one holds
 		if one.set([]hold{x}); one.covers(id) {
 			c.HeldBy = append(c.HeldBy, d.tellHold(x))

@@ -73,6 +73,7 @@ type Daemon struct {
 	parked  map[tid.TID]parked
 
 	strangers map[string]stranger // by device
+	foreign   map[tid.TID]bool    // what others made, and the scope has removed
 	nextAudit *time.Timer
 }
 
@@ -110,7 +111,8 @@ func New(env service.Env, feed Feed) *Daemon {
 		told:    make(map[string]bool),
 
 		kept: make(map[tid.TID]bool), withheld: make(map[tid.TID]withheld), awaited: make(map[tid.TID][]operation),
-		parked: make(map[tid.TID]parked),
+		foreign: make(map[tid.TID]bool),
+		parked:  make(map[tid.TID]parked),
 	}
 	d.Service = service.New(tid.IO, d, env)
 	return d
@@ -202,8 +204,26 @@ func (d *Daemon) deliver(pages []Page) {
 	if maps.EqualFunc(next, d.sources, slices.Equal) {
 		return
 	}
+	before := d.sources
 	d.sources = next
 	d.reconsider()
+	d.hurry(before)
+}
+
+// hurry has the controllers tried at once that are listed by a page that has
+// changed: something happens at the target.
+func (d *Daemon) hurry(before map[tid.TID][]logpage.Entry) {
+	now := time.Now()
+	for dc, entries := range d.sources {
+		if slices.Equal(entries, before[dc]) {
+			continue
+		}
+		for i := range entries {
+			if id, err := d.named(dc, &entries[i]); err == nil && isStorage(&entries[i]) {
+				d.Engine().Kick(id, now)
+			}
+		}
+	}
 }
 
 // place is where a discovery controller is, whoever asks it.
@@ -331,8 +351,8 @@ func (d *Daemon) reconsider() {
 	wanted := made.wanted
 	now := time.Now()
 	for _, id := range made.order {
-		own := d.ownTimes(id)
-		d.Engine().Want(id, d.Untouched(id, made.options[id], own != conf.OwnTimes{}), now)
+		booted := d.BootTables().Booted(id) != "" && d.ownTimes(id) == conf.OwnTimes{}
+		d.Engine().Want(id, d.Untouched(id, made.options[id], booted), now)
 	}
 	for id := range made.stays {
 		d.WantUntilNow(id, d.cfg, d.identity)
@@ -443,7 +463,7 @@ func (d *Daemon) save() {
 	}
 	for id := range d.withheld {
 		// Still to be disconnected: as if nobody had told yet.
-		if _, ok := d.wanted[id]; !ok {
+		if _, ok := d.wanted[id]; !ok && !d.foreign[id] {
 			s.Wanted = append(s.Wanted, wantedState{TID: id})
 		}
 	}

@@ -472,6 +472,28 @@ func TestModes(t *testing.T) {
 	})
 }
 
+// Under another host NQN, what was discovered is another controller, announced
+// or not; the former connection is left to who uses it.
+func TestDiscoveredAndAnotherIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, n := newNetwork(t)
+		r.start()
+		n.tell(mdns.Added, offer("eth0", "1"))
+		n.tell(mdns.Added, offer("eth0", "2"))
+		n.tell(mdns.Removed, offer("eth0", "2"))
+		r.identity.NQN, r.identity.ID = "nqn.2014-08.org.example:another", "46ebf5a9-1df9-47b3-a6d0-e9ba32e428a2"
+		r.reconfigure("")
+		r.expect("another host NQN", "1@eth0 discovered live; 2@eth0 discovered live")
+		hosts := make(map[string]int)
+		for _, c := range r.kernel.Controllers() {
+			hosts[c.HostNQN]++
+		}
+		if want := map[string]int{identity.NQN: 2, r.identity.NQN: 2}; !maps.Equal(hosts, want) {
+			t.Errorf("connections by host NQN: %v, want %v", hosts, want)
+		}
+	})
+}
+
 // Who cannot listen is asked again at a reload, and who can is not.
 func TestReloadWhileNobodyListens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

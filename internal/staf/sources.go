@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nvme-stas/stas/internal/conf"
 	"github.com/nvme-stas/stas/internal/logpage"
 	"github.com/nvme-stas/stas/internal/service"
 	"github.com/nvme-stas/stas/internal/stasbus"
@@ -35,6 +36,8 @@ const (
 	// maxReferred is how many discovery controllers may be wanted for no other
 	// reason than that they are referred to.
 	maxReferred = 1024
+	// maxRefused is of how many it is told that they are not connected.
+	maxRefused = 500
 )
 
 // wishes are the discovery controllers that shall be connected, in the order in
@@ -148,7 +151,8 @@ func (d *Daemon) reconsider() {
 		}
 		c.explicit = n.explicit
 		if n.options != nil {
-			c.options = n.options
+			booted := c.origin == originNBFT && d.cfg.ParamsFor(id).Own == conf.OwnTimes{}
+			c.options = new(d.Untouched(id, *n.options, booted))
 			d.Engine().Want(id, c.attempt(), now)
 		} else {
 			d.WantUntilNow(id, d.cfg, d.identity)
@@ -212,12 +216,13 @@ func (d *Daemon) follow(w *wishes) {
 // refuse notes that a discovery controller is not connected although another
 // one refers to it.
 func (d *Daemon) refuse(id, parent tid.TID, why string) {
-	if len(d.refused) < maxReferred {
-		d.refused = append(d.refused, stasbus.Refusal{
-			ID: stasbus.ID(id), Why: why,
-			Origins: []stasbus.Origin{{Kind: stasbus.Referral, By: new(stasbus.ID(parent))}},
-		})
+	if len(d.refused) >= maxRefused {
+		return
 	}
+	d.refused = append(d.refused, stasbus.Refusal{
+		ID: stasbus.ID(id), Why: why,
+		Origins: []stasbus.Origin{{Kind: stasbus.Referral, By: new(stasbus.ID(parent))}},
+	})
 	d.tell(slog.LevelInfo, fmt.Sprintf("%s refers to %s, which is not connected: %s", parent, id, why))
 }
 

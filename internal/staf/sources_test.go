@@ -3,6 +3,8 @@ package staf
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -165,7 +167,7 @@ func TestReferralFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var all []stastest.Referral
-		for i := range maxReferred + 100 {
+		for i := range maxReferred + 2*maxRefused {
 			all = append(all, stastest.Referral{Addr: fmt.Sprintf("10.1.%d.%d", i/250, i%250+1), Svc: "8009"})
 		}
 		r.kernel.Refer(addr, "1", all...)
@@ -174,6 +176,13 @@ func TestReferralFlood(t *testing.T) {
 		if err != nil || len(list) != 1+maxReferred {
 			t.Errorf("%d are wanted, want %d (%v)", len(list), 1+maxReferred, err)
 		}
+		if n := strings.Count(r.log.String(), "no more than"); n != maxRefused {
+			t.Errorf("told of %d, want %d", n, maxRefused)
+		}
+		r.event("NVME_AEN", "0x70f002")
+		r.refer("1", "2")
+		settle()
+		r.expectPages("it has come to reason", "1=True: 2=True:")
 	})
 }
 
@@ -251,4 +260,96 @@ func TestDuplicateReturnInformation(t *testing.T) {
 		settle()
 		r.expectControllers("the parent is of the group", "1 configured, 4 referral")
 	})
+}
+
+// Whatever is referred to, withdrawn, closed, lost, configured and restarted in
+// whatever order: once all is quiet, those are connected that a chain of
+// referrals leads to from what is configured.
+func TestReferralsAnyOrder(t *testing.T) {
+	const ports = 6
+	for n := range 40 {
+		seed := uint64(n)
+		if n > 0 {
+			seed = rand.Uint64()
+		}
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				random := rand.New(rand.NewPCG(seed, 0))
+				r := newRig(t)
+				to := make(map[string]string) // who refers to whom
+				port := func() string { return fmt.Sprint(1 + random.IntN(ports)) }
+				for i := range ports {
+					r.refer(fmt.Sprint(i+1), "")
+				}
+				conf := func() string {
+					text := "[Controllers]\n"
+					for range random.IntN(3) {
+						text += "controller=transport=tcp;traddr=10.0.0.1;trsvcid=" + port() + "\n"
+					}
+					return text
+				}
+				r.conf = conf()
+				r.start()
+				for range 60 {
+					p := port()
+					switch random.IntN(8) {
+					case 0, 1, 2:
+						to[p] = ""
+						for range random.IntN(3) {
+							to[p] += port() + " "
+						}
+						r.refer(p, to[p])
+					case 3:
+						r.kernel.ClosePort(addr, p)
+					case 4:
+						for _, c := range r.kernel.Controllers() {
+							if c.TrSvcID == p {
+								_ = r.kernel.Delete(c.Name)
+							}
+						}
+					case 5:
+						r.reconfigure(conf())
+					case 6:
+						r.stop()
+						r.start()
+					case 7:
+						r.kernel.BreakLog(addr, p, map[bool]error{true: errors.New("out of order")}[random.IntN(2) == 0])
+					}
+					time.Sleep(time.Duration(random.IntN(int(20 * time.Second))))
+				}
+				for i := range ports {
+					p := fmt.Sprint(i + 1)
+					r.kernel.OpenPort(i+1, addr, p)
+					r.kernel.BreakLog(addr, p, nil)
+				}
+				time.Sleep(20 * time.Minute)
+				settle()
+				reached := make(map[string]bool)
+				var follow func(string)
+				follow = func(p string) {
+					if !reached[p] {
+						reached[p] = true
+						for next := range strings.FieldsSeq(to[p]) {
+							follow(next)
+						}
+					}
+				}
+				for line := range strings.Lines(r.conf) {
+					if _, p, ok := strings.Cut(strings.TrimSpace(line), "trsvcid="); ok {
+						follow(p)
+					}
+				}
+				connected := make(map[string]bool)
+				for _, c := range r.kernel.Controllers() {
+					if connected[c.TrSvcID] {
+						t.Errorf("port %s is connected twice", c.TrSvcID)
+					}
+					connected[c.TrSvcID] = true
+				}
+				if !maps.Equal(connected, reached) {
+					t.Errorf("connected are %v, want %v; %v refer, configured is\n%s", slices.Sorted(maps.Keys(connected)), slices.Sorted(maps.Keys(reached)), to, r.conf)
+				}
+			})
+		})
+	}
 }

@@ -193,7 +193,6 @@ func (d *Daemon) took(id tid.TID, device string, log nvme.DiscoveryLog, j job) {
 	if changed || !c.announced {
 		c.announced = true
 		d.log.Info(fmt.Sprintf("%s: log page with %d entries", id, len(next.Entries)), "device", device, "genctr", next.GenCtr)
-		d.save()
 		d.bus.LogPagesChanged(id, device)
 	}
 	switch {

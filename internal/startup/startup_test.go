@@ -20,6 +20,7 @@ import (
 	"github.com/nvme-stas/stas/internal/stastest"
 	"github.com/nvme-stas/stas/internal/version"
 	"github.com/nvme-stas/stas/pkg/nbft"
+	"github.com/nvme-stas/stas/pkg/nvmesysfs"
 )
 
 // root has all that the daemons need.
@@ -386,6 +387,52 @@ func TestRuntimeDir(t *testing.T) {
 		t.Setenv("RUNTIME_DIRECTORY", env)
 		if got := runtimeDir(conf.Stafd); got != want {
 			t.Errorf("%q: %s, want %s", env, got, want)
+		}
+	}
+}
+
+// A candidate takes the place of the main file, and the files beside that one
+// stay; an empty one stands for the files as they are.
+func TestCandidate(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "stafd.conf")
+	if err := os.Mkdir(file+".d", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const line = "controller=transport=tcp;traddr="
+	write(t, file, "[Controllers]\n"+line+"10.0.0.1\n")
+	write(t, filepath.Join(file+".d", "a.conf"), "[Controllers]\n"+line+"10.0.0.2\n")
+	p := stafd(root)
+	sysfs, err := nvmesysfs.NewFS(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.paths = hostid.Paths{SysConf: filepath.Join(dir, "sys.conf")}
+	write(t, p.paths.SysConf, "[Host]\nnqn=nqn.2014-08.org.nvmexpress:uuid:36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2\nid=36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2\n")
+	for text, want := range map[string]string{
+		"":                                    "10.0.0.1 10.0.0.2",
+		"[Controllers]\n" + line + "10.0.0.3": "10.0.0.3 10.0.0.2",
+		"\n":                                  "10.0.0.2",
+		"[Controllers\n":                      "error",
+		"[Controllers]\n" + line + "x y":      "10.0.0.2 and complaints",
+	} {
+		c, err := p.candidate(file, text, boot.Source{Dir: t.TempDir()}, sysfs)
+		var got []string
+		if err != nil {
+			got = append(got, "error")
+		} else {
+			for _, x := range c.Config.Controllers {
+				got = append(got, x.ID.TrAddr)
+			}
+			if c.Identity.NQN == "" {
+				t.Errorf("%q: nobody's", text)
+			}
+			if len(c.Issues) > 0 {
+				got = append(got, "and complaints")
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q: %q, want %q; %v %q", text, got, want, err, c.Issues)
 		}
 	}
 }

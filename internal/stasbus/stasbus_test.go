@@ -110,7 +110,7 @@ func (d *newStacd) Release(_ context.Context, name string) ([]stasbus.Hold, erro
 	return []stasbus.Hold{{Name: name}}, d.err
 }
 
-func (d *newStacd) Plan(_ context.Context, text string) (stasbus.Plan, error) {
+func (d *newStacd) Plan(context.Context, string) (stasbus.Plan, error) {
 	return stasbus.Plan{}, d.err
 }
 
@@ -728,18 +728,29 @@ func TestShippedPolicy(t *testing.T) {
 	for _, d := range []struct {
 		names   stasbus.Names
 		backend stasbus.Backend
-	}{{stasbus.Staf, &stafd{}}, {stasbus.Stac, &stacd{}}} {
+	}{{stasbus.Staf, &planner{&stafd{}}}, {stasbus.Stac, &newStacd{}}} {
 		serve(t, d.names, d.backend)
-		for _, c := range []struct {
+		type call struct {
 			call []string
 			root bool
-		}{
+		}
+		var operator []call
+		if d.names.Bus == stasbus.Stac.Bus {
+			operator = []call{
+				{call: []string{d.names.Report + ".report"}},
+				{root: true, call: []string{d.names.Report + ".disconnect", "string:nvme0", "boolean:true"}},
+				{root: true, call: []string{d.names.Report + ".hold", "string:nqn.a", "uint32:5"}},
+				{root: true, call: []string{d.names.Report + ".release", "string:nqn.a"}},
+			}
+		}
+		for _, c := range append(operator, []call{
 			{call: []string{d.names.Bus + ".list_controllers", "boolean:false"}},
 			{call: []string{d.names.Debug + ".process_info"}},
 			{call: []string{"org.freedesktop.DBus.Properties.Get", "string:" + d.names.Debug, "string:tron"}},
 			{call: []string{"org.freedesktop.DBus.Introspectable.Introspect"}},
 			{root: true, call: []string{"org.freedesktop.DBus.Properties.Set", "string:" + d.names.Debug, "string:tron", "variant:boolean:true"}},
-		} {
+			{root: true, call: []string{d.names.Report + ".plan", "string:"}},
+		}...) {
 			for _, uid := range []uint32{0, nobody} {
 				cmd := exec.Command("dbus-send", append([]string{
 					"--bus=" + bus.Address(), "--print-reply", "--dest=" + d.names.Bus, string(d.names.Path),

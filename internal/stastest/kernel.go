@@ -76,6 +76,8 @@ type Kernel struct {
 	Looks int
 	// Connects and Deletes count what the daemons asked for.
 	Connects, Deletes int
+	// Deleted, if set, is called for each controller that the daemons delete.
+	Deleted func(nvmesysfs.Controller)
 }
 
 type ctrl struct {
@@ -748,6 +750,9 @@ func (k *Kernel) Delete(name string) error {
 		return unix.EBUSY // its first connect still runs
 	}
 	if c != nil {
+		if k.Deleted != nil {
+			k.Deleted(c.Controller)
+		}
 		k.remove(c)
 	}
 	return nil

@@ -49,7 +49,7 @@ func TestAdvertisedTimeout(t *testing.T) {
 		"nqn.a:timeout_ms=-1":                                     0,
 		"nqn.a:timeout_ms=+1":                                     0,
 		"nqn.a:timeout_ms=1s":                                     0,
-		"nqn.a:timeout_ms=1 ":                                     0,
+		"nqn.a:timeout_ms=1\x20":                                  0,
 		"nqn.a:timeout_ms=0x10":                                   0,
 		"nqn.a:timeout_ms=1_0":                                    0,
 		"nqn.a:timeout_ms=5:b":                                    0,

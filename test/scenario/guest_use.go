@@ -30,7 +30,7 @@ func mountedStays(g *Guest) {
 	// In a mount namespace of its own, where nobody but the kernel sees it.
 	mounted := g.Background("unshare", "--mount", "sh", "-c", "mount "+disk+" "+dir+" && while [ ! -e /run/go ]; do sleep 0.1; done; umount "+dir)
 	run(g, "rm", "-f", "/run/go")
-	defer exec.Command("rm", "-f", "/run/go").Run()
+	g.Cleanup(func() { run(g, "rm", "-f", "/run/go") })
 	open := g.Background("sh", "-c", "exec 3<"+raw+"; while [ ! -e /run/go ]; do sleep 0.1; done")
 	g.Sleep(time.Second)
 
@@ -68,7 +68,7 @@ func operatorHolds(g *Guest) {
 	disk := g.BlockDevice(nqn(0))
 	opened := g.Background("sh", "-c", "exec 3<"+disk+"; while [ ! -e /run/go ]; do sleep 0.1; done")
 	run(g, "rm", "-f", "/run/go")
-	defer exec.Command("rm", "-f", "/run/go").Run()
+	g.Cleanup(func() { run(g, "rm", "-f", "/run/go") })
 	g.Sleep(time.Second)
 	if text, err := stacctl("disconnect", device); err == nil || !strings.Contains(text, "is open in sh") {
 		g.Errorf("a device in use: %v\n%s", err, text)
