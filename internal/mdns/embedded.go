@@ -42,7 +42,7 @@ type socket interface {
 
 const (
 	maxToldAll  = 1000        // complaints
-	queueLength = 64          // packets that wait for the state machine, of all links
+	queueLength = 256         // packets that wait for the state machine, of all links
 	reopenAfter = time.Minute // a socket that could not be opened, or broke
 )
 

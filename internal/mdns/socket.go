@@ -13,7 +13,12 @@ import (
 // Port is that of mDNS.
 const Port = 5353
 
-const hopLimit = 255 // RFC 6762, section 11
+const (
+	hopLimit = 255 // RFC 6762, section 11
+	// receiveBuffer in bytes: some hundred services answer one question at once, and
+	// a packet takes more than a kilobyte, however short it is.
+	receiveBuffer = 1 << 20
+)
 
 var (
 	group4 = netip.MustParseAddr("224.0.0.251")
@@ -48,6 +53,8 @@ func Open(name string, index int, family Family) (*Socket, error) {
 	); err != nil {
 		return nil, err
 	}
+	// Without CAP_NET_ADMIN it stays smaller; what is lost is asked for again.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
 	if err := join(fd, index); err != nil {
 		return nil, err
 	}
