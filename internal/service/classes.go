@@ -3,6 +3,7 @@ package service
 import (
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -221,12 +222,40 @@ func (s *Service) judge(o fabrics.Options, err error, took time.Duration) error 
 	case !errors.Is(err, unix.EINVAL):
 		return err
 	}
-	names, _ := s.env.Kernel.Names()
-	for _, name := range names {
-		c, readErr := s.env.Kernel.Read(name)
-		if readErr == nil && c.HostNQN != "" && c.HostID != "" && (c.HostNQN == o.HostNQN) != (c.HostID == o.HostID) {
-			return &identityError{err, name, c.HostNQN, c.HostID}
+	for id, device := range s.inUse.all(s.env.Kernel) {
+		if (id.nqn == o.HostNQN) != (id.id == o.HostID) {
+			return &identityError{err, device, id.nqn, id.id}
 		}
 	}
 	return err
+}
+
+// identities are the host identities of the connections that exist, each with
+// a device. Who is told that his own makes no sense is not alone, so one look at
+// all controllers does for many.
+type identities struct {
+	mu   sync.Mutex // guards the following
+	read time.Time
+	seen map[hostPair]string
+}
+
+type hostPair struct{ nqn, id string }
+
+// identitiesGood is how long a look at all controllers is good for.
+const identitiesGood = 5 * time.Second
+
+func (i *identities) all(k Kernel) map[hostPair]string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.seen != nil && time.Since(i.read).Abs() < identitiesGood {
+		return i.seen
+	}
+	i.seen, i.read = make(map[hostPair]string), time.Now()
+	names, _ := k.Names()
+	for _, name := range names {
+		if c, err := k.Read(name); err == nil && c.HostNQN != "" && c.HostID != "" {
+			i.seen[hostPair{c.HostNQN, c.HostID}] = name
+		}
+	}
+	return i.seen
 }

@@ -147,6 +147,7 @@ type Service struct {
 	doubtful     atomic.Bool            // see conf.Config
 	// kernelOptions are those that the kernel can connect with, once known.
 	kernelOptions atomic.Pointer[fabrics.OptionSet]
+	inUse         identities
 	workers       sync.WaitGroup
 	connects      *connects
 }
