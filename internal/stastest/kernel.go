@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -58,6 +59,7 @@ type Kernel struct {
 	// connecting is nvmf_dev_mutex: one connect at a time. A channel, because
 	// a bubble's time stands still while somebody waits for a mutex.
 	connecting chan struct{}
+	pending    atomic.Int32 // connects that run, or wait to
 	closed     chan struct{}
 
 	mu        sync.Mutex // guards the following
@@ -622,6 +624,8 @@ func (k *Kernel) Connect(o fabrics.Options) (string, error) {
 	if (o.HostNQN == "") != (o.HostID == "") {
 		return "", &fabrics.ConnectError{Options: o, Errno: unix.EINVAL}
 	}
+	k.pending.Add(1)
+	defer k.pending.Add(-1)
 	k.connecting <- struct{}{}
 	defer func() { <-k.connecting }()
 
@@ -846,6 +850,9 @@ func (k *Kernel) WatchNetwork(ctx context.Context, changed func()) error {
 		}
 	}
 }
+
+// Pending is the number of connects that have not ended.
+func (k *Kernel) Pending() int { return int(k.pending.Load()) }
 
 // NetworkUp tells that a link or an address has come up.
 func (k *Kernel) NetworkUp() {
