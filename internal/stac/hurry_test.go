@@ -17,6 +17,7 @@ func TestChangedPageHurries(t *testing.T) {
 		page := []stac.Page{dc(1, yes, "late")}
 		r.deliver(page)
 		time.Sleep(10 * time.Minute) // pauses are of up to a minute now
+		synctest.Wait()
 		before := r.kernel.Connects
 		for range 20 {
 			r.deliver(page)
