@@ -41,7 +41,8 @@ func labStafd(g *Guest) {
 	if h.Name != "stas-vm" || h.Address != "127.0.0.1" || h.Listener != labName(portA) || !strings.HasPrefix(h.Software, "Linux ") {
 		g.Errorf("the target knows of the host: %+v", h)
 	}
-	eventually(g, time.Minute, "the referral is followed", liveIs(g, nqn(0)))
+	eventually(g, time.Minute, "the referral is followed", discoveryAt(g, portA, portB))
+	eventually(g, soon, "storage is connected", liveIs(g, nqn(0)))
 	for _, c := range lab.Connections() {
 		if c.Discovery && (c.KATO == 0) != (c.Listener == labName(portB)) {
 			g.Errorf("the connection to %s has a KATO of %v", c.Listener, c.KATO)
@@ -52,9 +53,12 @@ func labStafd(g *Guest) {
 		g.Errorf("stafctl ls --tree shows\n%s", report)
 	}
 	for _, want := range []string{`"state": "registered"`, `"state": "unsupported"`, `"polled": true`} {
-		if report := run(g, "stafctl", "status", "-o", "json"); !strings.Contains(report, want) {
-			g.Errorf("stafctl status does not have %s:\n%s", want, report)
-		}
+		eventually(g, soon, "stafctl status has "+want, func() string {
+			if report := run(g, "stafctl", "status", "-o", "json"); !strings.Contains(report, want) {
+				return report
+			}
+			return ""
+		})
 	}
 
 	sysConf(strings.ReplaceAll(symname, "7", "8"))
