@@ -36,7 +36,7 @@ func mountedStays(g *Guest) {
 
 	g.Configure(Stafd, quick) // nobody lists any of them any more
 	g.Reload(Stafd)
-	eventually(g, soon, "what is not used goes", liveIs(g, nqn(0), nqn(1)))
+	eventually(g, soon, "what is not used goes", onlyThese(g, nqn(0), nqn(1)))
 	used := instances(g)
 	throughout(g, 12*time.Second, "what is used stays", instancesAre(g, used))
 	for _, want := range []string{filepath.Base(disk) + " is mounted on " + dir, filepath.Base(raw) + " is open in sh"} {
