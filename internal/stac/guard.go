@@ -95,7 +95,7 @@ func (g *guard) admit(device string) error {
 	if len(last) == 0 {
 		return nil
 	}
-	users, err := g.users(device, last)
+	users, err := g.users(device, last, false)
 	if len(users) > 0 || err != nil {
 		return &inUseError{users, err}
 	}
@@ -140,12 +140,13 @@ func (g *guard) last(device string, leave bool) (disks []string, err error) {
 	return disks, nil
 }
 
-// users says what uses disks that only this device leads to.
-func (g *guard) users(device string, disks []string) ([]string, error) {
+// users says what uses disks that only this device leads to; fresh, if somebody
+// waits for the answer.
+func (g *guard) users(device string, disks []string, fresh bool) ([]string, error) {
 	g.mu.Lock()
 	before, known := g.inUse[device]
 	g.mu.Unlock()
-	if known {
+	if known && !fresh {
 		// What is mounted stays so for long, and is cheap to ask for.
 		for _, disk := range before.disks {
 			if held, err := g.kernel.Held(disk); slices.Contains(disks, disk) && (held || err != nil) {

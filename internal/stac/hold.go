@@ -311,7 +311,7 @@ func (g *guard) ask(device string) error {
 	last, err := g.last(device, false)
 	var users []string
 	if err == nil && len(last) > 0 {
-		users, err = g.users(device, last)
+		users, err = g.users(device, last, true)
 	}
 	if len(users) > 0 || err != nil {
 		return &inUseError{users, err}

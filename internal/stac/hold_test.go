@@ -164,6 +164,16 @@ func TestOperatorDisconnect(t *testing.T) {
 					if h := r.controllers()["a"].HeldBy; h != nil {
 						t.Errorf("held: %+v", h)
 					}
+					if c.inUse {
+						// Whoever has just released it need not wait.
+						if _, err := r.daemon.Disconnect(t.Context(), c.device, false); err == nil {
+							t.Error("disconnected while in use")
+						}
+						r.kernel.SetInUse("nvme0n1")
+						if _, err := r.daemon.Disconnect(t.Context(), c.device, false); err != nil {
+							t.Error(err)
+						}
+					}
 					return
 				}
 				if err != nil || done.Device != "nvme0" || done.SubsysNQN != "nqn.a" || done.Pending {

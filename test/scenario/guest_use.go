@@ -27,16 +27,16 @@ func mountedStays(g *Guest) {
 	disk, raw := g.BlockDevice(nqn(0)), g.BlockDevice(nqn(1))
 	run(g, "mkfs.ext4", "-q", disk)
 	dir := g.TempDir()
+	run(g, "rm", "-f", "/run/go")
 	// In a mount namespace of its own, where nobody but the kernel sees it.
 	mounted := g.Background("unshare", "--mount", "sh", "-c", "mount "+disk+" "+dir+" && while [ ! -e /run/go ]; do sleep 0.1; done; umount "+dir)
-	run(g, "rm", "-f", "/run/go")
 	g.Cleanup(func() { run(g, "rm", "-f", "/run/go") })
 	open := g.Background("sh", "-c", "exec 3<"+raw+"; while [ ! -e /run/go ]; do sleep 0.1; done")
 	g.Sleep(time.Second)
 
 	g.Configure(Stafd, quick) // nobody lists any of them any more
 	g.Reload(Stafd)
-	eventually(g, soon, "what is not used goes", liveIs(g, nqn(0), nqn(1)))
+	eventually(g, soon, "what is not used goes", onlyThese(g, nqn(0), nqn(1)))
 	used := instances(g)
 	throughout(g, 12*time.Second, "what is used stays", instancesAre(g, used))
 	for _, want := range []string{filepath.Base(disk) + " is mounted on " + dir, filepath.Base(raw) + " is open in sh"} {
@@ -66,8 +66,8 @@ func operatorHolds(g *Guest) {
 		}
 	}
 	disk := g.BlockDevice(nqn(0))
-	opened := g.Background("sh", "-c", "exec 3<"+disk+"; while [ ! -e /run/go ]; do sleep 0.1; done")
 	run(g, "rm", "-f", "/run/go")
+	opened := g.Background("sh", "-c", "exec 3<"+disk+"; while [ ! -e /run/go ]; do sleep 0.1; done")
 	g.Cleanup(func() { run(g, "rm", "-f", "/run/go") })
 	g.Sleep(time.Second)
 	if text, err := stacctl("disconnect", device); err == nil || !strings.Contains(text, "is open in sh") {
