@@ -135,13 +135,19 @@ func (x *Index) Delete(name string) {
 	}
 }
 
-// Find returns the controller that serves the candidate: of several, always
-// the one with the lowest number.
+// Find returns the controller that serves the candidate: of several, one that
+// was connected from the host's side just as the candidate is, since others may
+// be another candidate's; and always the one with the lowest number.
 func (x *Index) Find(candidate TID, kind Kind, ifaces Ifaces) (name string, ok bool) {
-	for name := range x.Matches(candidate, kind, ifaces) {
-		return name, true
+	for n := range x.Matches(candidate, kind, ifaces) {
+		if t := x.byName[n].tid; t.HostTrAddr == candidate.HostTrAddr && t.HostIface == candidate.HostIface {
+			return n, true
+		}
+		if !ok {
+			name, ok = n, true
+		}
 	}
-	return "", false
+	return name, ok
 }
 
 // Serves reports whether this controller is one that serves the candidate.

@@ -384,3 +384,27 @@ func filled(n int) (*Index, TID) {
 	}
 	return &x, last
 }
+
+// Without a wish for a source, the connection without one is preferred to one
+// that is bound to another candidate's, whatever their numbers.
+func TestFindPrefersTheSame(t *testing.T) {
+	var x Index
+	at := Existing{Transport: "tcp", TrAddr: "192.0.2.1", TrSvcID: "4420", SubsysNQN: "nqn.a", HostNQN: "nqn.h", SrcAddr: "192.0.2.9", Kind: IO}
+	bound := at
+	bound.HostIface = "eth0"
+	x.Put("nvme1", bound)
+	ifaces := NewIfaces([]IfaceAddr{{Iface: "eth0", Addr: netip.MustParseAddr("192.0.2.9")}})
+	plain := New(TID{Transport: "tcp", TrAddr: "192.0.2.1", TrSvcID: "4420", SubsysNQN: "nqn.a", HostNQN: "nqn.h"})
+	if name, ok := x.Find(plain, IO, ifaces); name != "nvme1" || !ok {
+		t.Errorf("the only one: %q, %v", name, ok)
+	}
+	x.Put("nvme2", at)
+	if name, _ := x.Find(plain, IO, ifaces); name != "nvme2" {
+		t.Errorf("of both: %q, want nvme2", name)
+	}
+	iface := plain
+	iface.HostIface = "eth0"
+	if name, _ := x.Find(iface, IO, ifaces); name != "nvme1" {
+		t.Errorf("by eth0: %q, want nvme1", name)
+	}
+}
