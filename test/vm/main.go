@@ -77,7 +77,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&o.suite, "suite", defaultSuite, "`guest` to use, by its Debian release: "+strings.Join(suiteNames(), ", "))
 	if command != "image" {
 		flags.StringVar(&o.accel, "accel", "tcg", "how QEMU runs the guest: `one` of "+strings.Join(accelNames(), ", "))
-		flags.DurationVar(&o.timeout, "timeout", 20*time.Minute, "give up after this long")
+		flags.DurationVar(&o.timeout, "timeout", 30*time.Minute, "give up after this long")
 		flags.StringVar(&o.nbft, "nbft", "", "put the boot table of this `file` into the firmware of the guest; that of the scenarios is test/scenario/testdata/NBFT")
 		flags.BoolVar(&o.verbose, "v", false, "show the console of the guest too, on standard error")
 	}
