@@ -117,10 +117,23 @@ cross: ## build for other machines; test the codecs on a big-endian one and a sm
 		echo "== codecs on $$a"; GOARCH=$$a $(GO) test -short -exec "qemu-$$a" $(CODECS) || exit 1; \
 	done
 
+# Those of the second guest.
+LABTESTS := ^TestGuest(Lab|Links|MDNS)$$
+
 .PHONY: vm-test
 vm-test: ## the scenarios on a real kernel; SUITE=bookworm, trixie or sid
-	$(GO) run ./test/vm test -suite $(SUITE)
-	$(GO) run ./test/vm test -suite $(SUITE) -nbft test/scenario/testdata/NBFT -run '^TestGuest$$/^BootTable$$'
+	$(GO) run ./test/vm image -suite $(SUITE)
+	# Two guests at a time: they wait more than they compute.
+	$(MAKE) --no-print-directory -j2 vm-test-daemons vm-test-lab
+
+.PHONY: vm-test-daemons
+vm-test-daemons:
+	$(GO) run ./test/vm test -suite $(SUITE) -label daemons -skip '$(LABTESTS)'
+
+.PHONY: vm-test-lab
+vm-test-lab:
+	$(GO) run ./test/vm test -suite $(SUITE) -label lab -run '$(LABTESTS)'
+	$(GO) run ./test/vm test -suite $(SUITE) -label lab -nbft test/scenario/testdata/NBFT -run '^TestGuest$$/^BootTable$$'
 
 .PHONY: peer-test
 peer-test: ## STAS and nvme-stas (Python) beside each other: the same answers, either in place of the other

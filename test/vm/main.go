@@ -62,6 +62,8 @@ type options struct {
 	accel   string
 	timeout time.Duration
 	run     string
+	skip    string
+	label   string
 	nbft    string
 	verbose bool
 }
@@ -79,16 +81,21 @@ func run(ctx context.Context, args []string) error {
 		flags.StringVar(&o.accel, "accel", "tcg", "how QEMU runs the guest: `one` of "+strings.Join(accelNames(), ", "))
 		flags.DurationVar(&o.timeout, "timeout", 30*time.Minute, "give up after this long")
 		flags.StringVar(&o.nbft, "nbft", "", "put the boot table of this `file` into the firmware of the guest; that of the scenarios is test/scenario/testdata/NBFT")
+		flags.StringVar(&o.label, "label", "", "`name` of this guest where several run: before each line of output, and in the directory of its logs")
 		flags.BoolVar(&o.verbose, "v", false, "show the console of the guest too, on standard error")
 	}
 	if command == "test" {
 		flags.StringVar(&o.run, "run", "^TestGuest", "only the tests that match this `regexp`, as of go test")
+		flags.StringVar(&o.skip, "skip", "", "without the tests that match this `regexp`, as of go test")
 	}
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 && command != "exec" {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if o.label != "" {
+		label, keepAs = o.label+"| ", "-"+o.label
 	}
 	switch command {
 	case "image":
@@ -140,7 +147,7 @@ func runTests(ctx context.Context, o options) error {
 	}
 	// The binary ends itself a little before the guest is given up, so that
 	// its stack traces show where it hangs.
-	args := []string{"-test.v", "-test.run=" + o.run, "-test.timeout=" + (o.timeout - o.timeout/10).String()}
+	args := []string{"-test.v", "-test.run=" + o.run, "-test.skip=" + o.skip, "-test.timeout=" + (o.timeout - o.timeout/10).String()}
 	p.setMain("/stage/"+testBinary, args)
 	p.addAgent()
 	return boot(ctx, o, img, p)

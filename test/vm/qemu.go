@@ -200,7 +200,7 @@ func bootOnce(parent context.Context, o options, img *image, dir, disk string) e
 		for err == nil {
 			var line string
 			line, err = output.ReadString('\n')
-			fmt.Print(line)
+			fmt.Print(label + line)
 		}
 	}()
 	err = cmd.Wait()
@@ -277,7 +277,7 @@ func keep(img *image, files map[string][]byte) error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(root, "build", "vm", img.suite)
+	dir := filepath.Join(root, "build", "vm", img.suite+keepAs)
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
 		return err
 	}
