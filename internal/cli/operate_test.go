@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,28 +16,47 @@ import (
 // operated is a stacd that operators may order about.
 type operated struct {
 	*stacd
+	mu     sync.Mutex // guards the following
 	called []any
 	err    error
 }
 
+// takes notes the call, and answers with an error if there is to be one.
+func (d *operated) takes(args ...any) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.called = args
+	return d.err
+}
+
+// answers sets the error of the calls to come, and forgets those made.
+func (d *operated) answers(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.called, d.err = nil, err
+}
+
+func (d *operated) wasCalled() []any {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.called
+}
+
 func (d *operated) Disconnect(_ context.Context, device string, force bool) (stasbus.Disconnected, error) {
-	d.called = []any{device, force}
-	return stasbus.Disconnected{ID: id("10.0.0.1", "4420", example+"a", ""), Device: device, Pending: force}, d.err
+	return stasbus.Disconnected{ID: id("10.0.0.1", "4420", example+"a", ""), Device: device, Pending: force}, d.takes(device, force)
 }
 
 func (d *operated) Hold(_ context.Context, name string, duration time.Duration) (stasbus.Hold, error) {
-	d.called = []any{name, duration}
 	h := stasbus.Hold{Name: name, Since: now}
 	if duration > 0 {
 		h.Until = time.Now().Add(duration)
 	}
-	return h, d.err
+	return h, d.takes(name, duration)
 }
 
 func (d *operated) Release(_ context.Context, name string) ([]stasbus.Hold, error) {
-	d.called = []any{name}
 	one := id("10.0.0.1", "4420", example+"a", "")
-	return []stasbus.Hold{{Name: name}, {Name: "nvme3", Controller: &one}}, d.err
+	return []stasbus.Hold{{Name: name}, {Name: "nvme3", Controller: &one}}, d.takes(name)
 }
 
 func TestOperate(t *testing.T) {
@@ -58,25 +78,26 @@ func TestOperate(t *testing.T) {
 		{"hold nqn.a -o json", []any{"nqn.a", time.Duration(0)}, `"name"`},
 		{"disconnect nvme3 -o json", []any{"nvme3", false}, `"device"`},
 	} {
-		d.called = nil
+		d.answers(nil)
 		code, out, stderr := call(Stacctl, strings.Fields(c.args)...)
-		if code != exitOK || stderr != "" || !strings.Contains(out, c.out) || !equal(d.called, c.called) {
-			t.Errorf("%s: exit code %d, %q, %q, called with %v", c.args, code, out, stderr, d.called)
+		if code != exitOK || stderr != "" || !strings.Contains(out, c.out) || !equal(d.wasCalled(), c.called) {
+			t.Errorf("%s: exit code %d, %q, %q, called with %v", c.args, code, out, stderr, d.wasCalled())
 		}
 		if strings.Contains(c.args, "json") && !json.Valid([]byte(out)) {
 			t.Errorf("%s: no JSON: %s", c.args, out)
 		}
 	}
-	d.err = errors.New("nvme3 stays connected: it is the last path to what is in use")
+	refused := errors.New("nvme3 stays connected: it is the last path to what is in use")
+	d.answers(refused)
 	for _, args := range []string{"disconnect nvme3", "hold nqn.a", "release nqn.a"} {
-		if code, out, stderr := call(Stacctl, strings.Fields(args)...); code != exitFailed || out != "" || !strings.Contains(stderr, d.err.Error()) {
+		if code, out, stderr := call(Stacctl, strings.Fields(args)...); code != exitFailed || out != "" || !strings.Contains(stderr, refused.Error()) {
 			t.Errorf("%s: exit code %d, %q, %q", args, code, out, stderr)
 		}
 	}
 	for _, args := range []string{"disconnect", "disconnect a b", "hold", "hold nqn.a --for 0s", "hold nqn.a --for -1h", "hold nqn.a --for soon", "release"} {
-		d.called = nil
-		if code, _, stderr := call(Stacctl, strings.Fields(args)...); code != exitUsage || stderr == "" || d.called != nil {
-			t.Errorf("%s: exit code %d, %q, called with %v", args, code, stderr, d.called)
+		d.answers(nil)
+		if code, _, stderr := call(Stacctl, strings.Fields(args)...); code != exitUsage || stderr == "" || d.wasCalled() != nil {
+			t.Errorf("%s: exit code %d, %q, called with %v", args, code, stderr, d.wasCalled())
 		}
 	}
 	if code, _, _ := call(Stafctl, "hold", "nqn.a"); code != exitUsage {
