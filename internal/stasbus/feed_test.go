@@ -146,7 +146,7 @@ func TestFeedTimeout(t *testing.T) {
 	t.Cleanup(func() { close(release) })
 	backend.answer(func(context.Context) (string, error) { <-release; return page1, nil })
 	server, _ := serve(t, stasbus.Staf, backend)
-	deliveries := follow(t, stasbus.Feed{Log: logger(t)}.WithTimeout(100*time.Millisecond))
+	deliveries := follow(t, stasbus.Feed{Log: logger(t)}.WithTimeout(time.Second))
 	if got := receive(t, deliveries); got != "nil" {
 		t.Fatalf("stafd is silent, %s was delivered", got)
 	}
